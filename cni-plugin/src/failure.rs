@@ -68,7 +68,7 @@ impl Failure {
 
 /// The daemon's refusals, each with what its code is above 100. Code 100 is for a newer daemon's refusal that this
 /// list lacks.
-const REFUSALS: [(u16, &str); 18] = [
+const REFUSALS: [(u16, &str); 19] = [
     (1, "STARTING"),
     (2, "ATTACHING"),
     (3, "SUBNET_EXHAUSTED"),
@@ -85,6 +85,7 @@ const REFUSALS: [(u16, &str); 18] = [
     (14, "EC2_REFUSES"),
     (15, "KERNEL_UNREAD"),
     (19, "ENI_CONFIG"),
+    (72, "PROVISIONING_OFF"),
     (70, "POLICY_AGENT_AWAY"),
     (71, "POLICY_AGENT_REFUSES"),
 ];
@@ -94,7 +95,7 @@ fn refusal_code(name: &str) -> PluginCode {
 }
 
 /// Refusals whose cause a person has to remove. They keep their code although the daemon retries.
-const LASTING: [&str; 8] = [
+const LASTING: [&str; 9] = [
     "SUBNET_EXHAUSTED",
     "SUBNET_FRAGMENTED",
     "ENI_LIMIT",
@@ -103,6 +104,7 @@ const LASTING: [&str; 8] = [
     "MAX_PODS",
     "EC2_REFUSES",
     "ENI_CONFIG",
+    "PROVISIONING_OFF",
 ];
 
 /// ADD: the daemon has no address. Code 11 if it expects one and no person need do anything.

@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .build_transport(false)
         .build_client(false)
-        .build_server(false)
+        .build_server(std::env::var_os("CARGO_FEATURE_COLLECTOR").is_some())
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -13,8 +13,8 @@ use ipam::block::BlockKind;
 use ipam::policy::{Families, Needs, Placement};
 use settings::registry::{ALL, Support};
 use settings::{
-    ApiServer, InForce, SettingError, Settings, Source, Variables, families_text, limits_text,
-    targets_text,
+    ApiServer, InForce, SettingError, Settings, Source, Variables, changes_text, families_text,
+    limits_text, targets_text,
 };
 
 use crate::config_maps;
@@ -84,6 +84,7 @@ fn type_text(settings: &Settings, name: &str) -> Result<String, SettingError> {
     line(&mut text, "limits from", source.to_string());
     line(&mut text, "mode", families_text(policy.families));
     line(&mut text, "targets", targets_text(&policy));
+    line(&mut text, "changes at EC2", changes_text(policy.provisioning).to_owned());
     line(&mut text, "max ENIs", limits.enis_allowed(&policy).to_string());
     line(&mut text, "max pods", policy.max_pods.to_string());
     let holds = match kind {

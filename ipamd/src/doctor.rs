@@ -12,8 +12,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use command_line::{Exit, Failure, Output};
 use proto::v1::ViewReply;
-use settings::registry::ALL;
-use settings::{InForce, Settings, Source, Variables};
+use settings::{InForce, Settings, Variables};
 
 pub(crate) use self::report::Finding;
 use self::report::Report;
@@ -97,7 +96,6 @@ pub(crate) fn settings_of_process() -> Result<(Settings, Variables, Vec<Finding>
             let warnings = warnings.iter().filter_map(|warning| warning.split_once(": "));
             let advice = "change the setting as the text says; see ipamd check-config";
             let notices = warnings
-                .filter(|(name, _)| is_set(&variables, name))
                 .map(|(name, text)| Finding::notice("setting_without_effect", name, text, advice));
             let notices = notices.collect();
             Ok((settings, variables, notices))
@@ -109,12 +107,6 @@ pub(crate) fn settings_of_process() -> Result<(Settings, Variables, Vec<Finding>
             Ok((settings, variables, vec![bad]))
         }
     }
-}
-
-/// Whether somebody has set it. The defaults of amazon-vpc-cni-k8s ask for things that are not built, on every node.
-fn is_set(variables: &Variables, name: &str) -> bool {
-    let setting = ALL.iter().find(|setting| setting.name == name);
-    setting.is_none_or(|setting| variables.effective(setting).1 != Source::Default)
 }
 
 /// The configuration that starts our plugin, and the plugin's log that it names.

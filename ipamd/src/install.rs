@@ -98,9 +98,17 @@ fn conflist(settings: &Settings, own: &Path) -> anyhow::Result<String> {
 }
 
 /// Puts the plugin on the node, as an init container does. It reads no other settings: `kubectl set env` gives them to all
-/// containers, and some need what the daemon's container alone has, such as the node's name.
+/// containers, and some need what the daemon's container alone has, such as the node's name or a settings file. Without the
+/// plugin no daemon would start. One that installs puts the plugin where its file says, too.
 pub(crate) fn init() -> Result<(), Failure> {
-    let InstallSettings { plugins, .. } = InstallSettings::from_process()?;
+    let (InstallSettings { plugins, .. }, missing) = InstallSettings::from_process()?;
+    if let Some(file) = missing {
+        let (file, plugins) = (file.display(), plugins.display());
+        eprintln!(
+            "ipamd: this container has no {file}, which TIDEPOOL_ENV_FILE names; the plugin goes to {plugins}, as the \
+             environment says. If that file sets HOST_CNI_BIN_PATH, mount it in this container too"
+        );
+    }
     say(put_plugin(&beside(PLUGIN)?, &plugins)?, &plugins, PLUGIN);
     Ok(())
 }

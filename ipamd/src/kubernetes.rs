@@ -1,5 +1,5 @@
-//! What the daemon takes from the API server, and what it reports there: the ENIConfig of this node, settings, pods that are
-//! about to start, events, and what the Node and its pods show. The last ENIConfig is kept on disk, so that a start without
+//! What the daemon takes from the API server, and what it reports there: the ENIConfig of this node, whether it is cordoned,
+//! settings, pods that are about to start, events, and what the Node and its pods show. The last ENIConfig is kept on disk, so that a start without
 //! the API server knows it.
 
 mod node;
@@ -162,11 +162,8 @@ impl Office {
     }
 }
 
-/// Follows the objects that are wanted.
+/// Follows the Node and the objects that are wanted.
 async fn follow(office: &Office, wanted: Wanted) {
-    if wanted.eni_config.is_none() && wanted.settings.is_none() {
-        return;
-    }
     let mut office = office.clone();
     if wanted.eni_config.is_some() {
         office.desk.recall();
@@ -298,6 +295,10 @@ impl Desk {
             News::EniConfig(answer) => self.take_answer(answer),
             News::Settings { cluster, group } => {
                 self.maps.send_replace(Some(ConfigMaps { cluster, group }));
+            }
+            News::Cordoned(is_cordoned) => {
+                info!(is_cordoned, "what the Node shows of its cordon");
+                self.inlet.send(Event::Cordoned(is_cordoned));
             }
             News::PodsExpected(pods) => self.inlet.send(Event::PodsExpected(pods)),
             News::Health { of, fault: Some(fault) } => self.note(of, &fault),

@@ -128,6 +128,13 @@ pub(crate) async fn learn(
     Learnt { known, late }
 }
 
+/// The limits of this node where EC2 is never asked.
+pub(crate) fn learn_without_ec2(instance_type: &str, state_directory: &Path) -> Learnt {
+    let known = kept(instance_type, state_directory).unwrap_or_else(|| fallback(instance_type));
+    let (_never, late) = mpsc::channel(1);
+    Learnt { known, late }
+}
+
 /// The limits as far as they are known without asking EC2.
 pub(crate) fn without_ec2(instance_type: &str, state_directory: &Path) -> Option<Known> {
     kept(instance_type, state_directory).or_else(|| from_table(instance_type))

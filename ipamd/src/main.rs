@@ -3,6 +3,7 @@
 mod alive;
 mod asking;
 mod check_config;
+mod cloud;
 mod config_maps;
 mod doctor;
 mod enis;

@@ -10,12 +10,12 @@ use agent::{
     PolicyAgentConfig, SettingsRefused, StateDirectory, host,
 };
 use anyhow::Context as _;
-use aws::{ConnectOptions, Ec2, NodeFacts, Roots};
+use aws::{ConnectOptions, Ec2, Imds, NodeFacts, Roots};
 use command_line::{Exit, Failure};
 use ipam::call::{Action, CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
 use ipam::id::BootId;
-use ipam::policy::Policy;
+use ipam::policy::{Policy, Provisioning};
 use ipam::record::Record;
 use ipam::time::Timestamp;
 use k8s::Reports;
@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
+use crate::cloud::Cloud;
 use crate::facts::{FactsSource, Identity, Learnt};
 use crate::install::entry;
 use crate::kubernetes::Outbox;
@@ -78,7 +79,7 @@ async fn daemon(
         prepared = prepare(&settings) => prepared?,
         () = signals.next() => return Ok(()),
     };
-    let Prepared { identity, boot, facts, facts_source, ec2, limits, policy, state, inherited } =
+    let Prepared { identity, boot, facts, facts_source, cloud, limits, policy, state, inherited } =
         prepared;
     let limits::Learnt { known: Known { limits, source }, late } = limits;
 
@@ -98,8 +99,14 @@ async fn daemon(
     };
     let keeper = tokio::spawn(host::keep(wanted, inlet.clone(), reports, neighbours));
     let ranging = tokio::spawn(hints::send_ranges_forever(facts.clone(), inlet.clone()));
-    let hinting = tokio::spawn(hints::send_forever(inlet.clone()));
-    let caller = tokio::spawn(make_calls(ec2, called, inlet.clone(), troubles.clone()));
+    let hinting = match settings.provisioning {
+        // The metadata service's answers are all that there is, so none is a hint.
+        Provisioning::ImdsOnly => tokio::spawn(std::future::pending()),
+        Provisioning::Always | Provisioning::WhileSchedulable | Provisioning::Off => {
+            tokio::spawn(hints::send_forever(inlet.clone()))
+        }
+    };
+    let caller = tokio::spawn(make_calls(cloud, called, inlet.clone(), troubles.clone()));
     let outbox = Outbox { pod_news: outcomes, reports: (troubles.clone(), queue), maps: tell_maps };
     // Nothing waits for it, and the daemon goes on without it.
     tokio::spawn(kubernetes::attend(settings.clone(), outbox, inlet.clone(), notes.clone()));
@@ -155,7 +162,7 @@ struct Prepared {
     boot: BootId,
     facts: NodeFacts,
     facts_source: FactsSource,
-    ec2: Ec2,
+    cloud: Cloud,
     limits: limits::Learnt,
     policy: Policy,
     state: StateDirectory,
@@ -166,7 +173,8 @@ struct Prepared {
 async fn prepare(settings: &Settings) -> Result<Prepared, Failure> {
     let boot = agent::boot_id().context("read the id of the machine's boot")?;
     let identity = Identity::new(boot.clone(), &settings.state_directory);
-    let (Learnt { facts, source: facts_source }, ec2, limits) = learn(settings, &identity).await?;
+    let (Learnt { facts, source: facts_source }, cloud, limits) =
+        learn(settings, &identity).await?;
     let Known { limits: known, source } = &limits.known;
     let vcpus = settings::known_vcpus(&facts.instance_type);
     let policy = settings::policy(settings, *known, vcpus)?;
@@ -179,7 +187,7 @@ async fn prepare(settings: &Settings) -> Result<Prepared, Failure> {
     let (directory, pod) = (&settings.state_directory, settings.pod_name.as_deref());
     let state = StateDirectory::take(directory, &settings.socket, pod).await?;
     let inherited = migration::inherit(settings, &facts, now()).await?;
-    Ok(Prepared { identity, boot, facts, facts_source, ec2, limits, policy, state, inherited })
+    Ok(Prepared { identity, boot, facts, facts_source, cloud, limits, policy, state, inherited })
 }
 
 fn policy_agent(
@@ -222,14 +230,26 @@ async fn panicked(task: JoinHandle<()>) -> JoinError {
     }
 }
 
-/// The node's facts, a client for EC2, and the limits of the instance.
+/// The node's facts, who answers for EC2, and the limits of the instance.
 async fn learn(
     settings: &Settings,
     identity: &Identity,
-) -> Result<(Learnt, Ec2, limits::Learnt), Failure> {
+) -> Result<(Learnt, Cloud, limits::Learnt), Failure> {
     let learnt = identity.learn().await;
     let facts = &learnt.facts;
     info!(?facts, "node");
+    let (instance_type, directory) = (&facts.instance_type, &settings.state_directory);
+    if settings.provisioning == Provisioning::ImdsOnly {
+        let limits = limits::learn_without_ec2(instance_type, directory);
+        return Ok((learnt, Cloud::Metadata(Imds::connect()), limits));
+    }
+    let ec2 = connect(settings, facts).await?;
+    let limits = limits::learn(&ec2, instance_type, directory, learnt.source).await;
+    Ok((learnt, Cloud::Ec2(ec2), limits))
+}
+
+/// A client for EC2.
+async fn connect(settings: &Settings, facts: &NodeFacts) -> Result<Ec2, Failure> {
     let roots = Roots::of(settings.ca_bundle.clone());
     if roots == Roots::Amazon {
         warn!(
@@ -250,10 +270,7 @@ async fn learn(
         credentials: None,
     }));
     let connected = connecting.await.map_err(|panic| no_client(&panicked_with(panic)))?;
-    let ec2 = connected.map_err(|fault| no_client(&format!("{:#}", anyhow::Error::from(fault))))?;
-    let (instance_type, directory) = (&facts.instance_type, &settings.state_directory);
-    let limits = limits::learn(&ec2, instance_type, directory, learnt.source).await;
-    Ok((learnt, ec2, limits))
+    connected.map_err(|fault| no_client(&format!("{:#}", anyhow::Error::from(fault))))
 }
 
 fn panicked_with(panic: JoinError) -> String {
@@ -271,15 +288,15 @@ fn no_client(why: &str) -> Failure {
 
 /// Makes the calls that arrive, concurrently, until their sender is dropped.
 async fn make_calls(
-    ec2: Ec2,
+    cloud: Cloud,
     mut calls: mpsc::UnboundedReceiver<(CallId, Ec2Call)>,
     inlet: Inlet,
     troubles: Reports,
 ) {
     while let Some((id, call)) = calls.recv().await {
-        let (ec2, inlet, troubles) = (ec2.clone(), inlet.clone(), troubles.clone());
+        let (cloud, inlet, troubles) = (cloud.clone(), inlet.clone(), troubles.clone());
         tokio::spawn(async move {
-            let done = make_call(ec2, id, call.clone()).await;
+            let done = make_call(cloud, id, call.clone()).await;
             if let Event::CallDone { result: Err(fault), .. } = &done {
                 kubernetes::report_call(&call, fault, &troubles);
             }
@@ -289,14 +306,19 @@ async fn make_calls(
 }
 
 /// Makes `call` and returns its outcome.
-pub(crate) async fn make_call(ec2: Ec2, id: CallId, call: Ec2Call) -> Event {
+pub(crate) async fn make_call(cloud: Cloud, id: CallId, call: Ec2Call) -> Event {
     let point = point_of(call.action());
+    let by_metadata = matches!(cloud, Cloud::Metadata(_));
     failpoint::pass("calling", point);
-    let made = tokio::spawn(async move { ec2.execute(&call).await });
+    let made = tokio::spawn(async move { cloud.execute(&call).await });
     let result = made.await.unwrap_or_else(|_panic| Err(client_panicked()));
     failpoint::pass("called", point);
-    if let Err(fault) = &result {
-        warn!(id = id.0, %fault, kind = ?fault.kind, "EC2 call failed");
+    match &result {
+        Err(fault) if by_metadata => {
+            warn!(id = id.0, %fault, "metadata service cannot be read in place of EC2");
+        }
+        Err(fault) => warn!(id = id.0, %fault, kind = ?fault.kind, "EC2 call failed"),
+        Ok(_) => {}
     }
     Event::CallDone { id, result }
 }

@@ -9,12 +9,12 @@ use tokio::task::JoinHandle;
 /// Why no span can be sent.
 #[derive(Debug, thiserror::Error)]
 enum ExportError {
-    /// By HTTP.
+    /// By HTTP, or the certificates.
     #[error(transparent)]
     Http(#[from] ConnectError),
     /// By gRPC.
-    #[error("use the collector's URL")]
-    Grpc(#[from] otlp::BadUrl),
+    #[error("set up gRPC to the collector")]
+    Grpc(#[from] otlp::GrpcError),
 }
 
 /// What makes spans, and the task that sends them.
@@ -59,12 +59,17 @@ impl Traces {
 }
 
 fn transport(collector: &Collector, settings: &Settings) -> Result<Transport, ExportError> {
+    let (headers, roots) =
+        (settings.traces.headers.0.clone(), Roots::of(settings.ca_bundle.clone()));
     let url = match collector {
-        Collector::Grpc(url) => return Ok(Transport::grpc(url.as_str())?),
+        Collector::Grpc(url) => {
+            let by_tls = url.as_str().starts_with("https://");
+            let tls = by_tls.then(|| roots.client()).transpose()?;
+            return Ok(Transport::grpc(url.as_str(), &headers, tls)?);
+        }
         Collector::Http(url) => url.clone(),
     };
-    let (proxies, roots) = (proxies(settings), Roots::of(settings.ca_bundle.clone()));
-    let post = Post::new(url, otlp::CONTENT_TYPE, &proxies, &roots)?;
+    let post = Post::new(url, otlp::CONTENT_TYPE, headers, &proxies(settings), &roots)?;
     Ok(Transport::Http(Box::new(move |body| {
         let post = post.clone();
         Box::pin(async move { post.send(body).await })

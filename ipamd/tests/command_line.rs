@@ -387,6 +387,31 @@ fn install_without_a_daemon_installs_no_conflist() {
     assert!(!node.path().join("net.d").exists());
 }
 
+/// `kubectl set env` gives `TIDEPOOL_ENV_FILE` to all containers, and the daemon's alone may have the file.
+#[test]
+fn init_goes_on_without_a_settings_file_that_it_lacks() {
+    let node = tempfile::tempdir().unwrap();
+    let file = node.path().join("env");
+    let init = || {
+        let mut command = of_node(node.path(), &["init"]);
+        command.env("TIDEPOOL_ENV_FILE", &file);
+        command
+    };
+    let (_, stderr) = check(&mut init(), 0);
+    assert!(stderr.contains(&format!("this container has no {}", file.display())), "{stderr}");
+    assert!(stderr.contains("mount it in this container too"), "{stderr}");
+    assert!(node.path().join("bin/aws-cni").exists());
+    // A file that is there counts, and a bad one is no missing one.
+    let elsewhere = node.path().join("elsewhere");
+    std::fs::write(&file, format!("HOST_CNI_BIN_PATH={}\n", elsewhere.display())).unwrap();
+    let (_, stderr) = check(&mut init(), 0);
+    assert!(!stderr.contains("this container has no"), "{stderr}");
+    assert!(elsewhere.join("aws-cni").exists());
+    std::fs::write(&file, "HOST_CNI_BIN_PATH\n").unwrap();
+    let (_, stderr) = check(&mut init(), 78);
+    assert!(stderr.contains("line 1"), "{stderr}");
+}
+
 #[test]
 fn uninstall_is_refused_while_pods_are_on_record() {
     let node = tempfile::tempdir().unwrap();

@@ -2,60 +2,35 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::net::TcpListener as StdListener;
 use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{self, Poll};
 
 use anyhow::{Context, Result, bail};
+use otlp::wire::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
+use otlp::wire::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use otlp::wire::common::v1::any_value::Value;
+use otlp::wire::common::v1::{AnyValue, KeyValue};
 use prost::Message as _;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+    ReadBuf,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
-use tonic::transport::server::TcpIncoming;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tonic::metadata::KeyAndValueRef;
+use tonic::transport::server::{Connected, TcpIncoming};
 use tonic::{Request, Response, Status};
-
-use self::otlp::opentelemetry::proto;
-use self::proto::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use self::proto::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
-use self::proto::common::v1::any_value::Value;
-use self::proto::common::v1::{AnyValue, KeyValue};
-
-mod otlp {
-    #![expect(
-        unreachable_pub,
-        clippy::allow_attributes,
-        clippy::allow_attributes_without_reason,
-        clippy::enum_variant_names,
-        reason = "all of it is generated"
-    )]
-    pub(super) mod opentelemetry {
-        pub(crate) mod proto {
-            pub(crate) mod common {
-                pub(crate) mod v1 {
-                    tonic::include_proto!("opentelemetry.proto.common.v1");
-                }
-            }
-            pub(crate) mod resource {
-                pub(crate) mod v1 {
-                    tonic::include_proto!("opentelemetry.proto.resource.v1");
-                }
-            }
-            pub(crate) mod trace {
-                pub(crate) mod v1 {
-                    tonic::include_proto!("opentelemetry.proto.trace.v1");
-                }
-            }
-            pub(crate) mod collector {
-                pub(crate) mod trace {
-                    pub(crate) mod v1 {
-                        tonic::include_proto!("opentelemetry.proto.collector.trace.v1");
-                    }
-                }
-            }
-        }
-    }
-}
 
 /// A span as it has arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +51,8 @@ pub struct Span {
     pub nanoseconds: (u64, u64),
     /// Whether it has failed.
     pub failed: bool,
+    /// The headers of the request, by name in lower case.
+    pub headers: BTreeMap<String, String>,
 }
 
 /// The spans that have arrived.
@@ -112,6 +89,26 @@ impl Collector {
     ///
     /// If it cannot listen.
     pub async fn start(netns: &str, port: u16, how: Collects) -> Result<Self> {
+        Self::start_with(netns, port, how, None).await
+    }
+
+    /// As [`start`](Self::start), by gRPC and TLS with the certificate `NAME.crt` and its key `NAME.key`; `files` is the path
+    /// without its end.
+    ///
+    /// # Errors
+    ///
+    /// As there, or if the certificate cannot be used.
+    pub async fn start_by_tls(netns: &str, port: u16, files: &Path) -> Result<Self> {
+        let acceptor = acceptor(files).context("use the collector's certificate")?;
+        Self::start_with(netns, port, Collects::Grpc, Some(acceptor)).await
+    }
+
+    async fn start_with(
+        netns: &str,
+        port: u16,
+        how: Collects,
+        tls: Option<TlsAcceptor>,
+    ) -> Result<Self> {
         let path = format!("/run/netns/{netns}");
         // A thread of its own, since the namespace is the thread's.
         let listening = tokio::task::spawn_blocking(move || {
@@ -119,7 +116,7 @@ impl Collector {
         });
         let listener = TcpListener::from_std(listening.await??)?;
         let spans = Spans::default();
-        let task = tokio::spawn(collect(listener, how, Arc::clone(&spans)));
+        let task = tokio::spawn(collect(listener, how, tls, Arc::clone(&spans)));
         Ok(Self { spans, task })
     }
 
@@ -139,10 +136,77 @@ fn listen(netns: &str, port: u16) -> Result<StdListener> {
     Ok(listener)
 }
 
-async fn collect(listener: TcpListener, how: Collects, spans: Spans) -> Result<()> {
+fn acceptor(files: &Path) -> Result<TlsAcceptor> {
+    let certificates = CertificateDer::pem_file_iter(files.with_extension("crt"))?;
+    let certificates = certificates.collect::<std::result::Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_file(files.with_extension("key"))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config =
+        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let mut config = config.with_no_client_auth().with_single_cert(certificates, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// A connection by TLS, as tonic wants it.
+struct Secured(TlsStream<TcpStream>);
+
+impl Connected for Secured {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Secured {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Secured {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+async fn collect(
+    listener: TcpListener,
+    how: Collects,
+    tls: Option<TlsAcceptor>,
+    spans: Spans,
+) -> Result<()> {
+    let service = || TraceServiceServer::new(ByGrpc(Arc::clone(&spans)));
+    if let Some(tls) = tls {
+        let router = tonic::transport::Server::builder().add_service(service());
+        let connections = futures::stream::unfold(listener, async |listener| {
+            loop {
+                let (stream, _) = listener.accept().await.ok()?;
+                // A client that does not trust the certificate is no end.
+                if let Ok(stream) = tls.accept(stream).await {
+                    return Some((io::Result::Ok(Secured(stream)), listener));
+                }
+            }
+        });
+        return Ok(router.serve_with_incoming(Box::pin(connections)).await?);
+    }
     if how == Collects::Grpc {
-        let service = TraceServiceServer::new(ByGrpc(spans));
-        let router = tonic::transport::Server::builder().add_service(service);
+        let router = tonic::transport::Server::builder().add_service(service());
         return Ok(router.serve_with_incoming(TcpIncoming::from(listener)).await?);
     }
     // What ends this task ends its connections too.
@@ -164,7 +228,14 @@ impl TraceService for ByGrpc {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        take(request.into_inner(), &self.0);
+        let texts = request.metadata().iter().filter_map(|header| match header {
+            KeyAndValueRef::Ascii(name, value) => {
+                Some((name.to_string(), value.to_str().ok()?.to_owned()))
+            }
+            KeyAndValueRef::Binary(..) => None,
+        });
+        let headers = texts.collect();
+        take(request.into_inner(), &headers, &self.0);
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
@@ -179,29 +250,33 @@ async fn answer(stream: TcpStream, spans: Spans) -> Result<()> {
             if stream.read_line(&mut line).await? == 0 {
                 return Ok(());
             }
-            let line = line.trim().to_ascii_lowercase();
-            if line.is_empty() {
+            if line.trim().is_empty() {
                 break;
             }
-            if let Some(value) = line.strip_prefix("content-length:") {
-                length = value.trim().parse()?;
-            }
-            head.push(line);
+            head.push(line.trim().to_owned());
         }
-        let is_export = head.first().is_some_and(|line| line == "post /v1/traces http/1.1");
-        let is_protobuf = head.iter().any(|line| line == "content-type: application/x-protobuf");
-        if !is_export || !is_protobuf {
+        let header = |line: &String| {
+            let (name, value) = line.split_once(':')?;
+            Some((name.to_ascii_lowercase(), value.trim().to_owned()))
+        };
+        let headers: BTreeMap<_, _> = head.iter().filter_map(header).collect();
+        if let Some(value) = headers.get("content-length") {
+            length = value.parse()?;
+        }
+        let is_export = head.first().is_some_and(|line| line == "POST /v1/traces HTTP/1.1");
+        let content_type = headers.get("content-type").map(String::as_str);
+        if !is_export || content_type != Some("application/x-protobuf") {
             stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await?;
             bail!("{head:?}");
         }
         let mut body = vec![0; length];
         stream.read_exact(&mut body).await?;
-        take(ExportTraceServiceRequest::decode(&*body)?, &spans);
+        take(ExportTraceServiceRequest::decode(&*body)?, &headers, &spans);
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
     }
 }
 
-fn take(request: ExportTraceServiceRequest, to: &Spans) {
+fn take(request: ExportTraceServiceRequest, headers: &BTreeMap<String, String>, to: &Spans) {
     let mut spans = to.lock().unwrap_or_else(PoisonError::into_inner);
     for of_resource in request.resource_spans {
         let resource = texts(&of_resource.resource.unwrap_or_default().attributes);
@@ -215,6 +290,7 @@ fn take(request: ExportTraceServiceRequest, to: &Spans) {
             resource: resource.clone(),
             nanoseconds: (span.start_time_unix_nano, span.end_time_unix_nano),
             failed: span.status.is_some_and(|status| status.code == 2),
+            headers: headers.clone(),
         }));
     }
 }

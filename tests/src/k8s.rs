@@ -2,7 +2,7 @@
 //! and containerd. Tidepool comes onto it as a user installs it, by kubectl.
 
 mod api;
-mod certificates;
+pub mod certificates;
 mod cgroups;
 mod control_plane;
 pub mod enclosure;

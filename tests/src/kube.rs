@@ -1,5 +1,7 @@
 //! An API server of Kubernetes on a node: `kube-sim`, which serves from memory and can misbehave.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use serde_json::Value;
 
@@ -27,6 +29,10 @@ pub const PODS: &str = "/api/v1/namespaces/default/pods";
 pub const SETTINGS: [(&str, &str); 2] =
     [("CLUSTER_ENDPOINT", "http://127.0.0.1:8001"), ("MY_NODE_NAME", NODE_NAME)];
 
+/// Where a server also listens by TLS.
+pub const SECURED: &str = "https://127.0.0.1:8443";
+const SECURED_ADDRESS: &str = "127.0.0.1:8443";
+
 /// A running server. Dropping it kills it.
 #[derive(Debug)]
 pub struct ApiServer {
@@ -41,9 +47,23 @@ impl ApiServer {
     ///
     /// If it does not answer.
     pub async fn start<R: Runtime>(node: &NodeOf<R>) -> Result<Self> {
+        Self::start_with(node, &[]).await
+    }
+
+    /// As [`start`](Self::start), and at [`SECURED`] with the certificate `tls.crt` and `tls.key` in a directory.
+    ///
+    /// # Errors
+    ///
+    /// As there, or if the directory's name is no text.
+    pub async fn start_by_tls<R: Runtime>(node: &NodeOf<R>, directory: &Path) -> Result<Self> {
+        let directory = directory.to_str().context("the directory's name is no text")?;
+        Self::start_with(node, &["tls", SECURED_ADDRESS, directory]).await
+    }
+
+    async fn start_with<R: Runtime>(node: &NodeOf<R>, arguments: &[&str]) -> Result<Self> {
         let log = node.state_directory().join("kube-sim.log");
         let mut command = in_netns(&node.netns, program("kube-sim")?);
-        let process = Process::start("kube-sim", command.arg(ADDRESS), &log)?;
+        let process = Process::start("kube-sim", command.arg(ADDRESS).args(arguments), &log)?;
         let server = Self { process, netns: node.netns.clone() };
         eventually("API server", PATIENCE, async || server.get(NODES).await).await?;
         Ok(server)
@@ -66,6 +86,24 @@ impl ApiServer {
     /// If the server does not answer.
     pub async fn behave(&self, mood: &str) -> Result<()> {
         self.ask(&["PUT", "/_sim/mood", mood]).await.map(|_| ())
+    }
+
+    /// From now on the server accepts this token alone.
+    ///
+    /// # Errors
+    ///
+    /// If the server does not answer.
+    pub async fn accept_token(&self, token: &str) -> Result<()> {
+        self.ask(&["PUT", "/_sim/token", token]).await.map(|_| ())
+    }
+
+    /// From now on paths that begin with `path` are refused for want of permission; an empty one stands for none.
+    ///
+    /// # Errors
+    ///
+    /// If the server does not answer.
+    pub async fn forbid(&self, path: &str) -> Result<()> {
+        self.ask(&["PUT", "/_sim/forbidden", path]).await.map(|_| ())
     }
 
     /// A list or an object.

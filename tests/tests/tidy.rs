@@ -64,7 +64,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("service-url", &[]),
     ("settings", &["instance-types", "ipam", "service-url"]),
-    ("tests", &["failpoint", "proto"]),
+    ("tests", &["failpoint", "otlp", "proto"]),
     (
         "tidepool",
         &[

@@ -28,7 +28,8 @@ use crate::writer::Writer;
 /// [`Inlet`](crate::Inlet).
 #[derive(Debug)]
 pub struct Edges {
-    /// Calls to make at once and concurrently. [`Event::CallDone`] answers each.
+    /// Calls to make at once and concurrently, and describes that the metadata service answers in place of EC2.
+    /// [`Event::CallDone`] answers each.
     pub calls: mpsc::UnboundedSender<(CallId, Ec2Call)>,
     /// The wanted host network; only the newest picture counts. [`Event::EniLink`] answers each of its
     /// ENIs. `None` until the first picture, which comes within milliseconds of the start.
@@ -150,6 +151,8 @@ impl EventLoop {
                 }
                 Effect::Reply { request, answer } => self.requests.answer(request, answer),
                 Effect::Call { id, call, why } => self.call(id, call, &why),
+                // It is no call of EC2, so it counts as none.
+                Effect::ReadMetadata { id, call } => self.hand_out(id, call),
                 Effect::SyncHost(picture) => {
                     self.edges.host.send_replace(Some(picture));
                 }
@@ -172,8 +175,12 @@ impl EventLoop {
         tracing::info!(id = id.0, %why, ?call, trace_id, "calling EC2");
         self.counters.call_made(id, &call, self.clock.now());
         self.call_traces.made(id, &call, why, &causes);
+        self.hand_out(id, call);
+    }
+
+    fn hand_out(&self, id: CallId, call: Ec2Call) {
         if self.edges.calls.send((id, call)).is_err() {
-            tracing::error!(id = id.0, "the EC2 caller has ended, so the call is not made");
+            tracing::error!(id = id.0, "the caller has ended, so the call is not made");
         }
     }
 

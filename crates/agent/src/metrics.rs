@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipam::block::Family;
 use ipam::event::Refusal;
 use ipam::time::Timestamp;
-use ipam::view::{BlockUse, EniStage, EniView, FamilyView, PoolView};
+use ipam::view::{BlockUse, Changes, EniStage, EniView, FamilyView, PoolView};
 
 pub(crate) use self::counters::{
     Counters, Outcome, Phase, PolicyCall, PolicyCalls, PolicyOutcome, Reconciled,
@@ -109,6 +109,8 @@ fn pool(page: &Page, view: &PoolView) {
     let stages = [EniStage::Attaching, EniStage::Linking, EniStage::Ready, EniStage::Draining];
     let n_at = |stage| view.enis.iter().filter(|eni| eni.stage == stage).count();
     page.gauges(&registry::ENIS, stages.map(|stage| (stage.as_str(), n_at(stage))));
+    let states = Changes::ALL.map(|it| (it.as_str(), u8::from(it == view.changes)));
+    page.gauges(&registry::PROVISIONING, states);
     page.gauge(&registry::WAITING_ADDS, counts.waiting);
     page.gauge(&registry::EXPECTED_PODS, counts.expected);
     if let Some(n) = view.sandboxes {

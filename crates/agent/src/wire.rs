@@ -221,6 +221,7 @@ pub(crate) fn view(
     let PoolView {
         kind,
         limits,
+        changes,
         enis,
         foreign,
         unused_blocks: _,
@@ -266,6 +267,7 @@ pub(crate) fn view(
         server_version: proto::VERSION.to_owned(),
         limits: Some(instance_limits(limits, limits_from)),
         capacity: Some(v1::Capacity { addresses: capacity.addresses, pods: capacity.pods }),
+        changes: changes.as_str().to_owned(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! It keeps no answer. It must not know what the facts are for.
 
 mod enis;
+mod stand_in;
 
 use std::collections::BTreeSet;
 use std::fmt::Display;

@@ -3,11 +3,13 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aws_smithy_http_client::tls::{TlsContext, TrustStore};
-use rustls::RootCertStore;
+use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
 
 use crate::http::ConnectError;
 
@@ -39,6 +41,31 @@ impl Roots {
         }
     }
 
+    /// TLS for a service that is none of AWS's, by these certificates. Amazon's own stand in for the system's there too, which
+    /// fits few services.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or is no list of certificates.
+    pub fn client(&self) -> Result<ClientConfig, ConnectError> {
+        let roots = match self {
+            Self::System => {
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                roots
+            }
+            Self::Amazon => store(AMAZON, Path::new("roots.pem"))?,
+            Self::Bundle(file) => store(&text(file)?, file)?,
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions();
+        let builder = builder.map_err(|fault| ConnectError::Malformed {
+            file: PathBuf::from("TLS"),
+            problem: fault.to_string(),
+        })?;
+        Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    }
+
     /// # Errors
     ///
     /// If the file cannot be read, or is no list of certificates.
@@ -46,11 +73,7 @@ impl Roots {
         match self {
             Self::System => Ok(TlsContext::default()),
             Self::Amazon => trust(AMAZON.to_vec(), Path::new("roots.pem")),
-            Self::Bundle(file) => {
-                let read = read(file);
-                let failed = |source| ConnectError::Read { file: file.to_owned(), source };
-                trust(read.map_err(failed)?, file)
-            }
+            Self::Bundle(file) => trust(text(file)?, file),
         }
     }
 }
@@ -64,18 +87,31 @@ fn system_has_some() -> bool {
 
 /// Trusts the certificates in `text`, and no others. The SDK panics at bad ones.
 fn trust(text: Vec<u8>, file: &Path) -> Result<TlsContext, ConnectError> {
+    store(&text, file)?;
+    let store = TrustStore::empty().with_pem_certificate(text);
+    let context = TlsContext::builder().with_trust_store(store).build();
+    context.map_err(|fault| ConnectError::Malformed {
+        file: file.to_owned(),
+        problem: fault.to_string(),
+    })
+}
+
+/// The certificates in `text`, at least one.
+fn store(text: &[u8], file: &Path) -> Result<RootCertStore, ConnectError> {
     let malformed = |problem| ConnectError::Malformed { file: file.to_owned(), problem };
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&text) {
+    for certificate in CertificateDer::pem_slice_iter(text) {
         let certificate = certificate.map_err(|fault| malformed(fault.to_string()))?;
         roots.add(certificate).map_err(|fault| malformed(fault.to_string()))?;
     }
-    if roots.is_empty() {
-        return Err(malformed("it has none".to_owned()));
+    match roots.is_empty() {
+        true => Err(malformed("it has none".to_owned())),
+        false => Ok(roots),
     }
-    let store = TrustStore::empty().with_pem_certificate(text);
-    let context = TlsContext::builder().with_trust_store(store).build();
-    context.map_err(|fault| malformed(fault.to_string()))
+}
+
+fn text(file: &Path) -> Result<Vec<u8>, ConnectError> {
+    read(file).map_err(|source| ConnectError::Read { file: file.to_owned(), source })
 }
 
 fn read(file: &Path) -> io::Result<Vec<u8>> {

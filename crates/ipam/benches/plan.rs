@@ -17,10 +17,11 @@ use ipam::connection_tracking::ConnectionTracking;
 use ipam::event::{Effect, Event, LinkState, NodeLocal, RefusalCode, RequestId};
 use ipam::id::{AttachmentKey, BootId, EniAttachmentId, EniId, InstanceId, Pod, SubnetId};
 use ipam::plan::{
-    Allowance, Blocked, EniSupply, Situation, SubnetSupply, SupplyState, Tally, plan,
+    Allowance, Blocked, EniSupply, Scope, Situation, SubnetSupply, SupplyState, Tally, plan,
 };
 use ipam::policy::{
-    Families, FamilyPolicy, Limits, Node, Placement, Policy, Targets, Timing, WarmSettings,
+    Families, FamilyPolicy, Limits, Node, Placement, Policy, Provisioning, Targets, Timing,
+    WarmSettings,
 };
 use ipam::record::{Addresses, Assignment, Change, PodIp, PodIpv6, Record, Via};
 use ipam::time::Timestamp;
@@ -73,6 +74,7 @@ fn policy(kind: BlockKind) -> Policy {
     Policy {
         families: Families::single(family),
         placement: Placement::LikePrimary,
+        provisioning: Provisioning::Always,
         max_enis: None,
         max_pods: 100_000,
         delegated_prefixes: None,
@@ -121,6 +123,7 @@ fn situation(kind: BlockKind) -> Result<Situation, Box<dyn Error>> {
         })
     };
     Ok(Situation {
+        scope: Scope::All,
         family: policy(kind).families.policy(),
         enis: (0..N_ENIS).map(eni).collect::<Result<_, _>>()?,
         creating: Vec::new(),
@@ -256,7 +259,7 @@ fn subnet() -> Result<SubnetFacts, Box<dyn Error>> {
     Ok(SubnetFacts {
         id: SubnetId::try_from("subnet-0")?,
         cidr: Ipv4Net::new(Ipv4Addr::new(10, 0, 0, 0), 8)?.into(),
-        free_addresses: 100_000,
+        free_addresses: Some(100_000),
         tags: BTreeMap::new(),
     })
 }

@@ -204,8 +204,9 @@ pub struct SubnetFacts {
     pub id: SubnetId,
     /// Its IPv4 range, or the IPv6 range of a subnet without IPv4.
     pub cidr: IpNet,
-    /// `AvailableIpAddressCount`: single addresses, whether or not a /28 of them is left.
-    pub free_addresses: u32,
+    /// `AvailableIpAddressCount`: single addresses, whether or not a /28 of them is left. `None` in the metadata service's
+    /// answer.
+    pub free_addresses: Option<u32>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
 }

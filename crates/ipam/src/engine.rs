@@ -115,7 +115,15 @@ impl Engine {
     pub fn new(boot: Boot, now: Timestamp) -> (Engine, Vec<Effect>) {
         let Boot { node, limits, policy, record } = boot;
         let jitter = Jitter::new(node.instance.as_str());
-        let site = Site { node, limits, policy, eni_config: None, jitter, kernel_checked: None };
+        let site = Site {
+            node,
+            limits,
+            policy,
+            eni_config: None,
+            is_cordoned: false,
+            jitter,
+            kernel_checked: None,
+        };
         let mut engine = Self {
             pool: Pool { delegated: record.delegated().clone(), ..Pool::default() },
             demand: Demand::default(),
@@ -188,6 +196,7 @@ impl Engine {
             Event::Hint(shown) => inventory.hint(&shown, pool, calls, cx),
             Event::VpcRanges(shown) => self.vpc_ranges.take_in(shown, now),
             Event::EniConfig(answer) => self.change_eni_config(answer, now),
+            Event::Cordoned(is_cordoned) => site.is_cordoned = is_cordoned,
             Event::PodsExpected(pods) => self.expected.take_in(pods, now),
             Event::Policy(policy) => self.change_policy(policy, now),
             Event::Limits(limits) => {
@@ -207,11 +216,19 @@ impl Engine {
         if !families(&policy).eq(families(&self.site.policy)) {
             self.inventory.enis_poll.ask_from(now, Reason::Policy);
         }
-        let searched = self.site.policy.timing.leak_age;
+        let (before, searched) = (self.site.at(now).changes(), leaks::leak_age(self.site.at(now)));
         self.site.policy = policy;
         self.with_stock(now, |mut stock, _| stock.judge_exclusions());
-        if self.site.policy.timing.leak_age != searched {
-            self.leaks.schedule(self.site.at(now));
+        let cx = self.site.at(now);
+        if leaks::leak_age(cx) != searched {
+            self.leaks.schedule(cx);
+        }
+        if cx.changes() != before {
+            // Whose the blocks on our ENIs are, and whether unattached ENIs matter, depends on it.
+            self.inventory.enis_poll.ask_from(now, Reason::Policy);
+        }
+        if cx.may_change().is_none() {
+            self.pool.keep_all();
         }
     }
 
@@ -292,8 +309,10 @@ impl Engine {
         self.align(now);
         // The plan may need a describe, and so may a change of groups.
         self.poll(now, out);
-        if self.inventory.is_known() {
-            self.calls.repeat_creates(now, out);
+        if self.inventory.is_known()
+            && let Some(may_change) = self.site.at(now).may_change()
+        {
+            self.calls.repeat_creates(may_change, now, out);
         }
         self.dismiss(now, out);
         self.sync_host(now, out);
@@ -317,8 +336,9 @@ impl Engine {
 
     fn poll(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
         let pressure = self.pressure();
-        self.inventory.poll(&mut self.calls, pressure, now, out);
-        self.leaks.poll(&mut self.calls, pressure, now, out);
+        let cx = self.site.at(now);
+        self.inventory.poll(&mut self.calls, pressure, cx, out);
+        self.leaks.poll(&mut self.calls, pressure, cx, out);
     }
 
     /// Takes prefixes from the pods for other containers, or gives them back to the pods.
@@ -333,8 +353,8 @@ impl Engine {
         Delegating { pool, journal, n_waiting, doubted: &doubted, cx }.settle();
     }
 
-    /// Starts the next call of each ENI that comes or goes. Starts none before EC2's first answer, or while the
-    /// record cannot be written.
+    /// Starts the next call of each ENI that comes or goes. Starts none before EC2's first answer, while the record cannot
+    /// be written, or while nothing may be changed.
     fn advance(&mut self, now: Timestamp) {
         if !self.inventory.is_known() || self.journal.hold(now).is_some() {
             return;
@@ -342,9 +362,11 @@ impl Engine {
         let pressure = self.pressure();
         let Self { site, pool, journal, calls, inventory, supply, host, .. } = self;
         let cx = site.at(now);
+        let Some(may_change) = cx.may_change() else { return calls.give_up_creates(journal) };
         let replaced = host.replacement(pool, calls, journal.record(), cx);
         let learnt = &supply.learnt;
-        let mut lifecycle = Lifecycle { pool, calls, journal, inventory, learnt, pressure, cx };
+        let mut lifecycle =
+            Lifecycle { pool, calls, journal, inventory, learnt, pressure, may_change, cx };
         if let Some(eni) = replaced {
             lifecycle.drain(&eni, Reason::NoDevice);
         }
@@ -369,7 +391,8 @@ impl Engine {
         let pressure = self.pressure();
         let Self { site, pool, journal, calls, inventory, .. } = self;
         let cx = site.at(now);
-        Aligning { pool, calls, journal, inventory, pressure, cx }.start();
+        let Some(may_change) = cx.may_change() else { return };
+        Aligning { pool, calls, journal, inventory, pressure, may_change, cx }.start();
     }
 
     /// Refuses the Adds that wait in vain or have waited long enough, unless they may start with one family.
@@ -449,8 +472,9 @@ impl Engine {
         }
         let Self { site, pool, calls, leaks, .. } = self;
         if let Some(leaked) = leaks.polled(id, &result, pool, calls, site.at(now)) {
-            let pressure = self.pressure();
-            leaks::remove(leaked, &mut self.calls, &mut self.journal, pressure, now);
+            let (pressure, may_change) = (self.pressure(), self.site.at(now).may_change());
+            let Some(may_change) = may_change else { return };
+            leaks::remove(leaked, may_change, &mut self.calls, &mut self.journal, pressure, now);
         } else {
             self.with_stock(now, |stock, supply| {
                 Outcome { stock, learnt: &mut supply.learnt }.call_done(id, result);

@@ -97,6 +97,9 @@ pub enum Event {
     /// The cluster has said which ENIConfig this node uses, and what it says; at the start an answer that an earlier
     /// run has kept. It has no effect without [`Placement::ByEniConfig`](crate::policy::Placement).
     EniConfig(EniConfigAnswer),
+    /// Whether the node is cordoned, so that no new pod is scheduled on it, in the API server's answer. A node counts as
+    /// schedulable until there is one.
+    Cordoned(bool),
     /// The API server shows these pods on this node, and shows that they need an address and have not started. They are
     /// demand that comes soon; the engine bounds for how long it believes so. The newest news replaces the one before.
     PodsExpected(BTreeSet<Pod>),
@@ -170,6 +173,13 @@ pub enum Effect {
         call: Ec2Call,
         /// Why it is made, for the log.
         why: Reason,
+    },
+    /// Read the answer to this describe from the metadata service, in place of EC2, then send [`Event::CallDone`].
+    ReadMetadata {
+        /// Its number.
+        id: CallId,
+        /// [`Ec2Call::DescribeEnis`] or [`Ec2Call::DescribeSubnets`].
+        call: Ec2Call,
     },
     /// Make the host network match, then send an [`Event::EniLink`] for each of its ENIs.
     SyncHost(HostPicture),
@@ -332,6 +342,8 @@ pub enum RefusalCode {
     KernelUnread,
     /// The ENIConfig that says where new ENIs go is unknown, missing or unusable.
     EniConfig,
+    /// The policy lets nothing be changed at EC2, and what is attached and assigned is in use.
+    ProvisioningOff,
 }
 
 impl RefusalCode {
@@ -355,6 +367,7 @@ impl RefusalCode {
             RefusalCode::Ec2Refuses => "EC2_REFUSES",
             RefusalCode::KernelUnread => "KERNEL_UNREAD",
             RefusalCode::EniConfig => "ENI_CONFIG",
+            RefusalCode::ProvisioningOff => "PROVISIONING_OFF",
         }
     }
 }

@@ -134,6 +134,7 @@ mod tests {
         let policy = Policy {
             families: Families::single(family),
             placement: Placement::LikePrimary,
+            provisioning: crate::policy::Provisioning::Always,
             max_enis: Some(max_enis),
             max_pods,
             delegated_prefixes: None,

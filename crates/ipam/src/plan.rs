@@ -26,6 +26,8 @@ use crate::time::Timestamp;
 pub struct Situation {
     /// The policy of that family on this instance.
     pub family: FamilyPolicy,
+    /// How much may be planned.
+    pub scope: Scope,
     /// Our ENIs in the order in which growth fills them: the primary first.
     pub enis: Vec<EniSupply>,
     /// ENIs that are being created.
@@ -50,6 +52,18 @@ pub struct Situation {
     pub assign_hold: Option<Hold>,
     /// Why no ENI may be created at present.
     pub create_hold: Option<Hold>,
+}
+
+/// How much may be planned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// What targets and pods want.
+    All,
+    /// What pods and delegations want: no address is kept ready for others, and no ENI goes back. A node without any address
+    /// gets what the targets want, since it is not ready without.
+    ForPods,
+    /// Nothing. Pods without an address, and a node without any, have this obstacle.
+    Nothing(Blocked),
 }
 
 /// An ENI that does not exist yet.
@@ -209,8 +223,14 @@ pub struct Blocked {
 #[must_use]
 pub fn plan(situation: &Situation, policy: &Policy, limits: &Limits, now: Timestamp) -> Plan {
     let mut planner = Planner::new(situation, policy, limits, now);
+    planner.refuse_beyond_max_pods();
+    if let Scope::Nothing(obstacle) = &situation.scope {
+        planner.stand_still(obstacle);
+        return planner.finish(Surplus::default());
+    }
     planner.grow();
     planner.grow_for_delegation();
+    planner.heed_targets();
     let mut surplus = if planner.is_at_rest() { planner.surplus() } else { Surplus::default() };
     planner.add_excluded(&mut surplus);
     planner.finish(surplus)

@@ -232,6 +232,21 @@ impl Placement {
     }
 }
 
+/// What the daemon changes at EC2, and whose answers it goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provisioning {
+    /// `AWS_MANAGE_ENIS_NON_SCHEDULABLE=true`: the pool follows its targets at any time.
+    Always,
+    /// The pool follows its targets while pods may be scheduled on the node. On a cordoned node it grows for pods that
+    /// ask, and gives back addresses and prefixes, but no ENI.
+    WhileSchedulable,
+    /// `DISABLE_NETWORK_RESOURCE_PROVISIONING`: nothing is changed. Somebody else attaches ENIs and assigns addresses, and
+    /// describes of EC2 show them.
+    Off,
+    /// `ENABLE_IMDS_ONLY_MODE`: nothing is changed, and the metadata service answers in place of EC2.
+    ImdsOnly,
+}
+
 /// How long things take or wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
@@ -259,6 +274,8 @@ pub struct Policy {
     pub families: Families,
     /// Where new ENIs go.
     pub placement: Placement,
+    /// What is changed at EC2.
+    pub provisioning: Provisioning,
     /// `MAX_ENI`: how many ENIs at most, if fewer than the instance allows.
     pub max_enis: Option<u16>,
     /// The most pods of the node that need an address; the pool does not grow beyond.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::block::{Block, BlockKind, Family};
-use crate::eni::{BlockState, Eni, Origin, Stage, Standing};
+use crate::eni::{BlockState, Eni, Link, Origin, Stage, Standing};
 use crate::id::EniId;
 use crate::kernel_report::PodLink;
 use crate::reason::Reason;
@@ -248,6 +248,21 @@ impl Pool {
         let Stage::Attached { attachment, .. } = &*stage else { return false };
         *stage = next(attachment.clone());
         true
+    }
+
+    /// Lets the ENIs serve again whose detach is next, since nothing may go back.
+    pub(crate) fn keep_all(&mut self) {
+        let ids: Vec<_> = self.enis.keys().cloned().collect();
+        ids.iter().for_each(|eni| self.serve_again(eni));
+    }
+
+    /// Lets an ENI serve again that was to be detached.
+    pub(crate) fn serve_again(&mut self, eni: &EniId) {
+        if let Some(stage) = self.stage_mut(eni)
+            && let Stage::Draining { attachment, .. } = stage
+        {
+            *stage = Stage::Attached { attachment: attachment.clone(), link: Link::Awaited };
+        }
     }
 
     /// How many of our ENIs hold a place on the instance.

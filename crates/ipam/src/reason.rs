@@ -28,6 +28,8 @@ pub enum Reason {
     Outdated,
     /// A describe: the policy has changed.
     Policy,
+    /// A describe: pods lack addresses, and nothing may be changed. Somebody else may have brought more.
+    LookForMore,
     /// A search for ENIs that ended nodes have left behind.
     LeakSearch,
     /// The pool is too small.
@@ -99,6 +101,7 @@ impl fmt::Display for Reason {
                 "a call goes by the primary ENI, and the last describe is minutes old"
             }
             Reason::Policy => "the policy has changed",
+            Reason::LookForMore => "pods lack addresses, which only somebody else may bring",
             Reason::LeakSearch => "ended nodes may have left ENIs behind",
             Reason::NewEni => "the ENI is new",
             Reason::NoDevice => "no device has come for it",

@@ -78,7 +78,8 @@ impl Hold {
             | RefusalCode::LinkFailing
             | RefusalCode::StateUnwritable
             | RefusalCode::KernelUnread
-            | RefusalCode::EniConfig => None,
+            | RefusalCode::EniConfig
+            | RefusalCode::ProvisioningOff => None,
         }
     }
 }

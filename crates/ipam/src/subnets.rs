@@ -181,10 +181,10 @@ impl Subnets {
         self.refusals.insert(entry, refusal);
     }
 
-    /// Free single addresses in EC2's last answer, without those granted since.
+    /// Free single addresses in EC2's last answer, without those granted since; `None` if EC2 has not described the subnet.
     pub(crate) fn free(&self, id: &SubnetId) -> Option<u32> {
         let granted = self.granted.get(id).copied().unwrap_or_default();
-        self.get(id).map(|subnet| subnet.free_addresses.saturating_sub(granted))
+        self.get(id)?.free_addresses.map(|free| free.saturating_sub(granted))
     }
 
     /// Forgets that `id` refused altogether, since it has just granted `blocks`.

@@ -21,6 +21,8 @@ pub struct PoolView {
     pub kind: BlockKind,
     /// What EC2 allows.
     pub limits: Limits,
+    /// What the daemon may change at EC2.
+    pub changes: Changes,
     /// Our ENIs, by device index; those not yet attached come last.
     pub enis: Vec<EniView>,
     /// ENIs on this instance that are not ours to manage, and why not.
@@ -61,6 +63,35 @@ pub struct PoolView {
     pub in_flight: Vec<String>,
     /// The obstacles that keep the pool from its target, one phrase each, with the reason.
     pub blocked: Vec<String>,
+}
+
+/// What the daemon may change at EC2 at present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changes {
+    /// What targets and pods want.
+    ByTargets,
+    /// What pods want, since the node is cordoned. Addresses and prefixes go back, and ENIs stay.
+    Cordoned,
+    /// Nothing: `DISABLE_NETWORK_RESOURCE_PROVISIONING`.
+    Off,
+    /// Nothing, and the metadata service answers in place of EC2: `ENABLE_IMDS_ONLY_MODE`.
+    ImdsOnly,
+}
+
+impl Changes {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::ByTargets, Self::Cordoned, Self::Off, Self::ImdsOnly];
+
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Changes::ByTargets => "by_targets",
+            Changes::Cordoned => "cordoned",
+            Changes::Off => "off",
+            Changes::ImdsOnly => "imds_only",
+        }
+    }
 }
 
 /// One ENI of ours.

@@ -1,5 +1,5 @@
-//! Follows what the cluster says to a node: the Node names its ENIConfig and its group, and the objects of these names say
-//! the rest.
+//! Follows what the cluster says to a node: the Node shows whether it is cordoned, and names its ENIConfig and its group. The
+//! objects of these names say the rest.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -8,19 +8,19 @@ use std::pin::{Pin, pin};
 
 use futures::Stream;
 use ipam::eni_config::{EniConfigAnswer, EniConfigKeys};
-use k8s_openapi::api::core::v1::{ConfigMap, Node};
-use kube::core::PartialObjectMeta;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 use crate::eni_config::EniConfigObject;
+use crate::node::NodeObject;
 use crate::watching::{self, Seen, Watched};
 use crate::{Cluster, News};
 
 /// The longest name of an object, in bytes. Source: RFC 1123, section 2.1, as Kubernetes uses it.
 const LONGEST_NAME: usize = 253;
 
-/// What is followed.
+/// What is followed beside the Node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     /// The ENIConfig, by where the node names it.
@@ -40,8 +40,7 @@ pub struct SettingsMaps {
     pub group_label: String,
 }
 
-/// Watches the Node `node` and the objects that follow from it, and tells `tell` what they show. Only the Node's metadata
-/// is transferred.
+/// Watches the Node `node` and the objects that follow from it, and tells `tell` what they show.
 pub async fn follow(
     cluster: &Cluster,
     node: &str,
@@ -49,8 +48,9 @@ pub async fn follow(
     mut tell: impl FnMut(News),
 ) -> Infallible {
     let Wanted { eni_config, settings } = wanted;
-    let nodes = Api::<PartialObjectMeta<Node>>::all(cluster.client.clone());
+    let nodes = Api::<NodeObject>::all(cluster.client.clone());
     let mut nodes = pin!(watching::one(cluster.watched(nodes), node));
+    let mut was_cordoned = None;
     let mut config: Option<Named<EniConfigObject>> = None;
     let mut maps = settings.as_ref().map(|settings| Maps::new(cluster, settings));
     loop {
@@ -58,6 +58,10 @@ pub async fn follow(
             seen = watching::next(&mut nodes) => {
                 tell(News::Health { of: "this Node", fault: fault_of_node(&seen, node) });
                 let Seen::Present(node) = seen else { continue };
+                let is_cordoned = node.is_cordoned();
+                if was_cordoned.replace(is_cordoned) != Some(is_cordoned) {
+                    tell(News::Cordoned(is_cordoned));
+                }
                 if let Some(keys) = eni_config {
                     let name = keys.name(node.labels(), node.annotations());
                     if config.as_ref().is_none_or(|config| config.name != name) {

@@ -8,6 +8,7 @@ mod client;
 mod eni_config;
 mod events;
 mod following;
+mod node;
 mod patching;
 mod pods;
 mod watching;
@@ -35,6 +36,8 @@ pub enum News {
         /// For the group of this node.
         group: BTreeMap<String, String>,
     },
+    /// Whether the Node is cordoned. Only changes are told.
+    Cordoned(bool),
     /// The pods that are bound to this node, need an address of their own and have not started.
     PodsExpected(BTreeSet<Pod>),
     /// How a part of the work at the API server goes.

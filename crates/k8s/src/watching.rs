@@ -11,6 +11,7 @@ use kube::runtime::utils::Backoff as _;
 use kube::runtime::watcher;
 use kube::runtime::watcher::{DefaultBackoff, Event};
 use kube::{Api, Resource, ResourceExt as _};
+use rustls::CertificateError;
 use serde::de::DeserializeOwned;
 
 /// How much of a fault is said, in characters. An answer that is no answer is quoted in it.
@@ -140,9 +141,11 @@ pub(crate) fn fault_of(fault: &kube::Error) -> crate::Fault {
     crate::Fault { why: one_line(fault), is_forbidden }
 }
 
-/// An error of kube in one line, with those causes that its text does not have.
-pub(crate) fn one_line(fault: &dyn Error) -> String {
-    let mut text = fault.to_string();
+/// An error of kube in one line, with those causes that its text does not have. It begins with what a person can do about
+/// it, if that is known.
+pub(crate) fn one_line(fault: &(dyn Error + 'static)) -> String {
+    let advice = advice(fault).map_or_else(String::new, |advice| format!("{advice}: "));
+    let mut text = format!("{advice}{fault}");
     let mut next = fault.source();
     while let Some(cause) = next {
         let why = cause.to_string();
@@ -153,4 +156,49 @@ pub(crate) fn one_line(fault: &dyn Error) -> String {
     }
     let why: String = text.chars().take(LONGEST_FAULT).collect();
     why.replace(char::is_control, " ")
+}
+
+/// What is wrong with the API server's certificate or our token, and what helps.
+fn advice(fault: &(dyn Error + 'static)) -> Option<&'static str> {
+    let mut next = Some(fault);
+    while let Some(fault) = next {
+        if let Some(kube::Error::Api(status)) = fault.downcast_ref()
+            && status.code == 401
+        {
+            return Some(
+                "the API server does not accept the token of the service account, which is read again each minute",
+            );
+        }
+        if let Some(rustls::Error::InvalidCertificate(fault)) = fault.downcast_ref() {
+            return about_certificate(fault);
+        }
+        // An I/O error has its cause inside, and names the cause of that as its own.
+        let inside = fault.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = match inside {
+            Some(inside) => Some(inside),
+            None => fault.source(),
+        };
+    }
+    None
+}
+
+fn about_certificate(fault: &CertificateError) -> Option<&'static str> {
+    match fault {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Some(
+            "the API server's certificate has expired, or this node's clock is wrong; renew the certificate",
+        ),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            Some("the API server's certificate is not valid yet, or this node's clock is wrong")
+        }
+        // An authority of the same name that is another one, as after a cluster has been made anew.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => Some(
+            "ca.crt of the service account has not issued the API server's certificate; it is read again each minute",
+        ),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            Some(
+                "the API server's certificate is for another name or address than the one that is used",
+            )
+        }
+        _ => None,
+    }
 }

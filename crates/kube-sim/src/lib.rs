@@ -2,12 +2,15 @@
 //! misbehave. It must not know what the objects mean.
 //!
 //! A collection is the path of its list, such as `/api/v1/nodes`. `PUT /_sim/object?collection=…` and `DELETE
-//! /_sim/object?collection=…&name=…` change objects, `PUT /_sim/mood` takes a [`Mood`] in words.
+//! /_sim/object?collection=…&name=…` change objects, `PUT /_sim/mood` takes a [`Mood`] in words, `PUT /_sim/token` the only token
+//! that is accepted, and `PUT /_sim/forbidden` the beginning of the paths that are refused with 403.
 
 mod serve;
 mod store;
+mod tls;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -72,6 +75,10 @@ struct State {
     mood: Mood,
     /// Counts changes of the mood. A watch ends when it is another one than at its start.
     n_moods: u64,
+    /// The only token that is accepted; `None`: any, or none.
+    token: Option<String>,
+    /// Paths that begin with it are refused with 403.
+    forbidden: Option<String>,
     requests: Vec<String>,
 }
 
@@ -92,6 +99,33 @@ impl KubeSim {
         let routes = serve::routes(self.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
         Ok(address)
+    }
+
+    /// As [`listen`](Self::listen), by TLS. Each connection gets the certificate that `tls.crt` and `tls.key` in `directory`
+    /// have by then.
+    ///
+    /// # Errors
+    /// If it cannot listen there.
+    pub async fn listen_by_tls(
+        &self,
+        address: SocketAddr,
+        directory: PathBuf,
+    ) -> std::io::Result<SocketAddr> {
+        let listener = tls::SecuredListener::bind(address, directory).await?;
+        let address = listener.address();
+        let routes = serve::routes(self.clone());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        Ok(address)
+    }
+
+    /// From now on accepts this token alone; an empty one stands for any.
+    pub fn accept_token(&self, token: &str) {
+        self.state().token = Some(token.to_owned()).filter(|token| !token.is_empty());
+    }
+
+    /// From now on refuses paths that begin with `path`, for want of permission; an empty one stands for none.
+    pub fn forbid(&self, path: &str) {
+        self.state().forbidden = Some(path.to_owned()).filter(|path| !path.is_empty());
     }
 
     /// Creates or replaces an object, by its `metadata.name`.

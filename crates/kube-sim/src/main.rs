@@ -1,9 +1,10 @@
-//! `kube-sim ADDRESS:PORT` serves; `kube-sim ADDRESS:PORT METHOD PATH [BODY]` asks a server and prints its answer. For
-//! a test whose nodes are network namespaces.
+//! `kube-sim ADDRESS:PORT` serves, with `tls ADDRESS:PORT DIRECTORY` also by TLS; `kube-sim ADDRESS:PORT METHOD PATH [BODY]`
+//! asks a server and prints its answer. For a test whose nodes are network namespaces.
 
 use std::error::Error;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 
 use kube_sim::KubeSim;
 
@@ -11,17 +12,27 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let address = |text: &str| text.parse::<SocketAddr>();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [server] => serve(address(server)?),
+        [server] => serve(address(server)?, None),
+        [server, "tls", secured, directory] => {
+            serve(address(server)?, Some((address(secured)?, directory.into())))
+        }
         [server, method, path] => ask(address(server)?, method, path, ""),
         [server, method, path, body] => ask(address(server)?, method, path, body),
-        _ => Err("usage: kube-sim ADDRESS:PORT [METHOD PATH [BODY]]".into()),
+        _ => {
+            Err("usage: kube-sim ADDRESS:PORT [METHOD PATH [BODY] | tls ADDRESS:PORT DIRECTORY]"
+                .into())
+        }
     }
 }
 
-fn serve(address: SocketAddr) -> Result<(), Box<dyn Error>> {
+fn serve(address: SocketAddr, by_tls: Option<(SocketAddr, PathBuf)>) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        KubeSim::default().listen(address).await?;
+        let sim = KubeSim::default();
+        sim.listen(address).await?;
+        if let Some((address, directory)) = by_tls {
+            sim.listen_by_tls(address, directory).await?;
+        }
         std::future::pending().await
     })
 }

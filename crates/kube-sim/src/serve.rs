@@ -22,6 +22,8 @@ pub(crate) fn routes(sim: KubeSim) -> Router {
     Router::new()
         .route("/_sim/object", put(put_object).delete(delete_object))
         .route("/_sim/mood", put(set_mood))
+        .route("/_sim/token", put(set_token))
+        .route("/_sim/forbidden", put(set_forbidden))
         .fallback(answer)
         .with_state(sim)
 }
@@ -59,6 +61,16 @@ fn set_mood(Shared(sim): Shared<KubeSim>, body: String) -> Ready<StatusCode> {
     ready(StatusCode::OK)
 }
 
+fn set_token(Shared(sim): Shared<KubeSim>, body: String) -> Ready<StatusCode> {
+    sim.accept_token(body.trim());
+    ready(StatusCode::OK)
+}
+
+fn set_forbidden(Shared(sim): Shared<KubeSim>, body: String) -> Ready<StatusCode> {
+    sim.forbid(body.trim());
+    ready(StatusCode::OK)
+}
+
 async fn answer(
     Shared(sim): Shared<KubeSim>,
     method: Method,
@@ -67,11 +79,21 @@ async fn answer(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let mood = {
+    let (mood, is_known, is_forbidden) = {
         let mut state = sim.state();
         state.requests.push(format!("{method} {uri}"));
-        state.mood
+        let sent = headers.get(header::AUTHORIZATION).and_then(|it| it.to_str().ok());
+        let sent = sent.and_then(|it| it.strip_prefix("Bearer "));
+        let is_known = state.token.is_none() || state.token.as_deref() == sent;
+        let forbidden = state.forbidden.as_deref();
+        (state.mood, is_known, forbidden.is_some_and(|path| uri.path().starts_with(path)))
     };
+    if !is_known {
+        return status(401, "Unauthorized");
+    }
+    if is_forbidden {
+        return status(403, "forbidden: the service account may not do this");
+    }
     match mood {
         Mood::Well | Mood::Forgetful | Mood::Cut => {}
         Mood::Refusing(code) => return status(code, "the server refuses"),

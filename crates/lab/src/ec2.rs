@@ -330,7 +330,7 @@ fn subnet_facts(subnet: response::Subnet) -> SubnetFacts {
     SubnetFacts {
         id: ipam_id(subnet.id.as_str()),
         cidr: subnet.cidr_block.expect(IPV4_SUBNET).into(),
-        free_addresses: subnet.available_ip_address_count,
+        free_addresses: Some(subnet.available_ip_address_count),
         tags: subnet.tags,
     }
 }

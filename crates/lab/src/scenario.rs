@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use ipam::block::BlockKind;
-use ipam::policy::{Families, FamilyPolicy, Placement, Policy, Targets, Timing, WarmSettings};
+use ipam::policy::{
+    Families, FamilyPolicy, Placement, Policy, Provisioning, Targets, Timing, WarmSettings,
+};
 
 use crate::run::{PodStart, Setup};
 use crate::spec::{NodeSpec, VpcSpec};
@@ -229,6 +231,7 @@ fn case(&(name, kind, targets): &Rule, shape: Shape) -> Case {
                 ..FamilyPolicy::new(kind, WarmSettings::default())
             }),
             placement: Placement::LikePrimary,
+            provisioning: Provisioning::Always,
             max_enis: None,
             max_pods: match kind {
                 BlockKind::V4Address => max_pods.0,

@@ -127,8 +127,9 @@ impl Tidepool {
                 vec![self.call(id, &call, 0)]
             }
             Effect::SyncHost(picture) => picture.enis.iter().map(await_device).collect(),
-            // No pod of the lab has a link, and no node a kernel.
-            Effect::TakeDown(_)
+            // No pod of the lab has a link, no node a kernel, and no policy goes by metadata alone.
+            Effect::ReadMetadata { .. }
+            | Effect::TakeDown(_)
             | Effect::ReadKernel
             | Effect::RestorePods(_)
             | Effect::RemoveHostAddresses(_)

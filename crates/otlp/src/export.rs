@@ -7,15 +7,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prost::Message as _;
+use rustls::ClientConfig;
 use tokio::sync::mpsc;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
 use crate::Recorder;
 use crate::message::{Resource, message};
 use crate::span::Ended;
+use crate::tls::ByTls;
 use crate::wire::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 
 /// How long a span waits for others of its message.
@@ -39,38 +42,64 @@ pub type Post = Box<dyn Fn(Vec<u8>) -> Pin<Box<dyn Future<Output = Sent> + Send>
 /// The content type of a message by HTTP.
 pub const CONTENT_TYPE: &str = "application/x-protobuf";
 
-/// The text is no URL.
+/// Why nothing can be sent by gRPC.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct BadUrl(#[from] tonic::transport::Error);
+pub enum GrpcError {
+    /// The text is no URL.
+    #[error("parse the URL")]
+    Url(#[from] tonic::transport::Error),
+    /// A header has a name or a value that no header may have. Neither is shown.
+    #[error("header {0} of all is none")]
+    Header(usize),
+}
 
 /// How messages get to the collector.
 pub enum Transport {
     /// `http/protobuf`, by a client of the caller's.
     Http(Post),
-    /// `grpc`, without TLS.
-    Grpc(Channel),
+    /// `grpc`, with these headers.
+    Grpc(Channel, MetadataMap),
 }
 
 impl Transport {
-    /// A connection by gRPC to `http://host:port`. It is made when there is something to send.
+    /// A connection by gRPC to `http://host:port`, or with `tls` to `https://host:port`. It is made when there is something to
+    /// send. Names of headers are in lower case.
     ///
     /// # Errors
     ///
-    /// If the text is no URL.
-    pub fn grpc(url: &str) -> Result<Self, BadUrl> {
+    /// If the text is no URL, or a header is none.
+    pub fn grpc(
+        url: &str,
+        headers: &[(String, String)],
+        tls: Option<ClientConfig>,
+    ) -> Result<Self, GrpcError> {
+        let mut metadata = MetadataMap::new();
+        for (n, (name, value)) in headers.iter().enumerate() {
+            let bad = || GrpcError::Header(n + 1);
+            let name = AsciiMetadataKey::from_bytes(name.as_bytes()).map_err(|_| bad())?;
+            let mut value = AsciiMetadataValue::try_from(value.as_str()).map_err(|_| bad())?;
+            value.set_sensitive(true);
+            metadata.insert(name, value);
+        }
         let endpoint = Endpoint::from_shared(url.to_owned())?;
-        Ok(Self::Grpc(endpoint.connect_timeout(TIMEOUT).timeout(TIMEOUT).connect_lazy()))
+        let endpoint = endpoint.connect_timeout(TIMEOUT).timeout(TIMEOUT);
+        let channel = match tls {
+            None => endpoint.connect_lazy(),
+            Some(config) => endpoint.connect_with_connector_lazy(ByTls::new(config)),
+        };
+        Ok(Self::Grpc(channel, metadata))
     }
 
     async fn send(&self, message: ExportTraceServiceRequest) -> Sent {
         match self {
             Transport::Http(post) => post(message.encode_to_vec()).await,
-            Transport::Grpc(channel) => {
+            Transport::Grpc(channel, headers) => {
                 let mut client = Grpc::new(channel.clone());
                 client.ready().await.map_err(|fault| error_chain(&fault))?;
                 let codec = ProstCodec::<_, ExportTraceServiceResponse>::default();
-                let answer = client.unary(tonic::Request::new(message), EXPORT, codec).await;
+                let mut request = tonic::Request::new(message);
+                request.metadata_mut().clone_from(headers);
+                let answer = client.unary(request, EXPORT, codec).await;
                 answer.map(drop).map_err(|status| error_chain(&status))
             }
         }
@@ -81,7 +110,7 @@ impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Transport::Http(_) => "Http",
-            Transport::Grpc(_) => "Grpc",
+            Transport::Grpc(..) => "Grpc",
         })
     }
 }

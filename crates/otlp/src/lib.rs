@@ -8,6 +8,10 @@ mod export;
 mod message;
 mod sampler;
 mod span;
+mod tls;
+#[cfg(feature = "collector")]
+pub mod wire;
+#[cfg(not(feature = "collector"))]
 mod wire;
 
 use std::collections::hash_map::RandomState;
@@ -19,7 +23,7 @@ use std::time::SystemTime;
 use tokio::sync::mpsc;
 use trace_context::{SpanId, TraceContext, TraceId};
 
-pub use self::export::{BadUrl, CONTENT_TYPE, Exporter, Post, Transport};
+pub use self::export::{CONTENT_TYPE, Exporter, GrpcError, Post, Transport};
 pub use self::message::Resource;
 pub use self::sampler::Sampler;
 use self::span::Ended;

@@ -24,12 +24,14 @@ pub struct InstallSettings {
 }
 
 impl InstallSettings {
-    /// Reads them from this process's environment, and no other settings.
+    /// Reads them from this process's environment, and no other settings. A settings file that is not there is left out, and
+    /// returned: an init container gets the environment of all containers, and the file may be another's.
     ///
     /// # Errors
-    /// For the first bad value among them, and for a settings file that cannot be read.
-    pub fn from_process() -> Result<Self, Error> {
-        Ok(settings(&Variables::of_process()?)?)
+    /// For the first bad value among them, and for a settings file that is there and cannot be used.
+    pub fn from_process() -> Result<(Self, Option<PathBuf>), Error> {
+        let (variables, missing) = Variables::of_process_without_missing_file()?;
+        Ok((settings(&variables)?, missing))
     }
 }
 

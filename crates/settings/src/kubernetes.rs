@@ -8,11 +8,11 @@ use ipam::policy::Placement;
 use service_url::ServiceUrl;
 
 use crate::registry::{
-    ANNOTATE_POD_IP, AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG, CLUSTER_ENDPOINT, ENABLE_SUBNET_DISCOVERY,
-    ENI_CONFIG_ANNOTATION_DEF, ENI_CONFIG_LABEL_DEF, KUBERNETES_SERVICE_HOST,
-    KUBERNETES_SERVICE_PORT, MY_NODE_NAME, Setting, TIDEPOOL_EARLY_DEMAND, TIDEPOOL_KUBERNETES,
-    TIDEPOOL_NODE_ANNOTATIONS, TIDEPOOL_NODE_CONDITION, TIDEPOOL_SERVICE_ACCOUNT,
-    TIDEPOOL_SETTINGS, TIDEPOOL_SETTINGS_LABEL, TIDEPOOL_STARTUP_TAINT,
+    ANNOTATE_POD_IP, AWS_MANAGE_ENIS_NON_SCHEDULABLE, AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG,
+    CLUSTER_ENDPOINT, ENABLE_SUBNET_DISCOVERY, ENI_CONFIG_ANNOTATION_DEF, ENI_CONFIG_LABEL_DEF,
+    KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT, MY_NODE_NAME, Setting, TIDEPOOL_EARLY_DEMAND,
+    TIDEPOOL_KUBERNETES, TIDEPOOL_NODE_ANNOTATIONS, TIDEPOOL_NODE_CONDITION,
+    TIDEPOOL_SERVICE_ACCOUNT, TIDEPOOL_SETTINGS, TIDEPOOL_SETTINGS_LABEL, TIDEPOOL_STARTUP_TAINT,
 };
 use crate::{SettingError, Source, Variables};
 
@@ -52,6 +52,8 @@ pub struct OnNode {
     pub early_demand: bool,
     /// Whether somebody has set it.
     pub early_demand_is_set: bool,
+    /// Whether somebody has set `AWS_MANAGE_ENIS_NON_SCHEDULABLE`, so that a cordon of the node is to be heeded.
+    pub cordon_is_set: bool,
     /// `TIDEPOOL_NODE_ANNOTATIONS`.
     pub annotations: bool,
     /// `TIDEPOOL_NODE_CONDITION`.
@@ -127,6 +129,8 @@ pub(crate) fn on_node(variables: &Variables) -> Result<OnNode, SettingError> {
     Ok(OnNode {
         early_demand: variables.boolean(&TIDEPOOL_EARLY_DEMAND)?,
         early_demand_is_set: is_set(variables, &TIDEPOOL_EARLY_DEMAND),
+        cordon_is_set: is_set(variables, &AWS_MANAGE_ENIS_NON_SCHEDULABLE)
+            && !variables.boolean(&AWS_MANAGE_ENIS_NON_SCHEDULABLE)?,
         annotations: variables.boolean(&TIDEPOOL_NODE_ANNOTATIONS)?,
         condition: variables.boolean(&TIDEPOOL_NODE_CONDITION)?,
         startup_taint: taint,

@@ -22,6 +22,7 @@ mod misspelt;
 mod nat;
 mod network_policies;
 mod policy;
+mod provisioning;
 pub mod registry;
 mod reload;
 mod tags;
@@ -38,12 +39,12 @@ use std::time::Duration;
 use ipam::block::{BlockKind, Family};
 use ipam::connection_tracking::ConnectionTracking;
 use ipam::eni_config::EniConfigKeys;
-use ipam::policy::{NatPolicy, Needs, Placement, WarmSettings};
+use ipam::policy::{NatPolicy, Needs, Placement, Provisioning, WarmSettings};
 use ipam::record::PodIpv6;
 use service_url::{NoProxy, ProxyUrl, ServiceUrl};
 
 pub use self::config_maps::{ConfigMapError, ConfigMaps};
-pub use self::describe::{families_text, limits_text, targets_text};
+pub use self::describe::{changes_text, families_text, limits_text, targets_text};
 pub use self::env_file::{EnvFileError, LineFault};
 use self::family::Asked;
 pub use self::install::InstallSettings;
@@ -64,7 +65,7 @@ use self::registry::{
     TIDEPOOL_SOCKET, WARM_ENI_TARGET, WARM_IP_TARGET, WARM_PREFIX_TARGET,
 };
 pub use self::reload::{InForce, Reloaded, reload};
-pub use self::traces::{Collector, TraceSettings};
+pub use self::traces::{Collector, Headers, TraceSettings};
 pub use self::variables::{Source, Variables};
 
 /// Why settings are refused, in one line.
@@ -150,6 +151,8 @@ pub struct Settings {
     pub warm: WarmSettings,
     /// `AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG`.
     pub placement: Placement,
+    /// `DISABLE_NETWORK_RESOURCE_PROVISIONING` and its like.
+    pub provisioning: Provisioning,
     /// `ENI_CONFIG_ANNOTATION_DEF` and `ENI_CONFIG_LABEL_DEF`.
     pub eni_config_keys: EniConfigKeys,
     /// `TIDEPOOL_KUBERNETES`, with where the API server is.
@@ -261,7 +264,9 @@ impl Settings {
         let (eni_tags, mut warnings) = tags::additional(variables)?;
         let (mtu, pod_mtu) = mtus(variables, asked)?;
         warnings.extend(larger_pod_mtu(variables, mtu)?);
-        warnings.extend(unsupported::warnings(variables)?);
+        warnings.extend(unsupported::warnings(variables));
+        let (provisioning, unheeded) = provisioning::wanted(variables)?;
+        warnings.extend(unheeded);
         warnings.extend(variables.misspelt());
         let (network_policies, unpoliced) = network_policies::mode(variables, asked)?;
         warnings.extend(unpoliced);
@@ -275,6 +280,7 @@ impl Settings {
             dual,
             warm: warm_settings(variables, kind)?,
             placement: kubernetes::placement(variables)?,
+            provisioning,
             eni_config_keys: kubernetes::eni_config_keys(variables),
             api_server: kubernetes::api_server(variables)?,
             events: variables.boolean(&TIDEPOOL_EVENTS)?,

@@ -81,7 +81,6 @@ mod tests {
             let built = match setting.support {
                 Support::Full => unreachable!(),
                 Support::OnlyBoolean(value) => format!("only `{value}`"),
-                Support::Missing { without, .. } => format!("only `{without}`; else a warning"),
                 Support::NoEffect { .. } => "nothing; a value is a warning".to_owned(),
                 Support::Ignored => unreachable!(),
             };
@@ -101,7 +100,7 @@ mod tests {
                     format!("other than `{}` has no effect {why}", unless.join("`, `"))
                 }
                 Support::Ignored => "asks for nothing that is missing".to_owned(),
-                Support::Full | Support::OnlyBoolean(_) | Support::Missing { .. } => unreachable!(),
+                Support::Full | Support::OnlyBoolean(_) => unreachable!(),
             };
             writeln!(text, "| `{}` | {} | {then} |", setting.name, setting.meaning).unwrap();
         }

@@ -2,8 +2,8 @@
 
 use ipam::block::BlockKind;
 use ipam::policy::{
-    Families, FamilyPolicy, HOST_NETWORK_PODS, Limits, Placement, Policy, Targets, Timing,
-    WarmSettings,
+    Families, FamilyPolicy, HOST_NETWORK_PODS, Limits, Placement, Policy, Provisioning, Targets,
+    Timing, WarmSettings,
 };
 
 use crate::registry::{
@@ -59,6 +59,7 @@ pub fn policy(
             Some(needs) => Families::dual(family, needs),
         },
         placement: settings.placement,
+        provisioning: settings.provisioning,
         max_enis: settings.max_enis,
         max_pods: settings.max_pods.unwrap_or_else(|| max_pods(kind, for_pods, vcpus)),
         delegated_prefixes: settings.delegated_prefixes,
@@ -111,7 +112,19 @@ pub fn pool_warnings(settings: &Settings, policy: &Policy, limits: Limits) -> Ve
             .to_owned()
     });
     let overridden = overridden(settings, kind);
-    no_prefixes.into_iter().chain(overridden).chain(out_of_reach(policy, limits)).collect()
+    let out_of_reach = match stays_as_it_is(settings.provisioning) {
+        true => Vec::new(),
+        false => out_of_reach(policy, limits),
+    };
+    no_prefixes.into_iter().chain(overridden).chain(out_of_reach).collect()
+}
+
+/// Whether the pool neither grows nor shrinks.
+fn stays_as_it_is(provisioning: Provisioning) -> bool {
+    match provisioning {
+        Provisioning::Off | Provisioning::ImdsOnly => true,
+        Provisioning::Always | Provisioning::WhileSchedulable => false,
+    }
 }
 
 /// Targets that have no effect with blocks of `kind`, with what to set instead. The incumbent's manifest sets some
@@ -125,6 +138,10 @@ fn overridden(settings: &Settings, kind: BlockKind) -> Vec<String> {
     let max_enis = (MAX_ENI.name, settings.max_enis.map_or(0, u32::from), 0);
     let by_ips = warm.warm_ip != 0 || warm.minimum_ip != 0;
     let (without_effect, why) = match kind {
+        _ if stays_as_it_is(settings.provisioning) => (
+            vec![enis, prefixes, ips, minimum, max_enis],
+            "while nothing is changed at EC2; leave it out, or assign addresses to the node's ENIs",
+        ),
         BlockKind::V6Prefix => (
             vec![enis, prefixes, ips, minimum, max_enis],
             "with ENABLE_IPv6=true, where one prefix is enough; leave it out",
@@ -225,6 +242,10 @@ mod tests {
         check(&[prefixes, minimum, ("TIDEPOOL_MAX_PODS", "5")], &[expect]);
         let ipv6 = ("ENABLE_IPv6", "true");
         check(&[prefixes, ipv6, ("WARM_ENI_TARGET", "1"), ("WARM_PREFIX_TARGET", "1")], &[]);
+        let off = ("DISABLE_NETWORK_RESOURCE_PROVISIONING", "true");
+        check(&[off, ("WARM_ENI_TARGET", "1")], &[]);
+        let end = "has no effect while nothing is changed at EC2; leave it out, or assign addresses to the node's ENIs";
+        check(&[off, ("WARM_IP_TARGET", "70")], &[("WARM_IP_TARGET: 70 ", end)]);
         let end = "has no effect with ENABLE_IPv6=true, where one prefix is enough; leave it out";
         let expect = [("MINIMUM_IP_TARGET: 10 ", end), ("MAX_ENI: 2 ", end)];
         check(&[prefixes, ipv6, minimum, ("MAX_ENI", "2")], &expect);

@@ -30,6 +30,8 @@ pub struct Setting {
     pub flag: Option<Flag>,
     /// Where it may be set.
     pub place: Place,
+    /// Whether nobody may see its value.
+    pub is_secret: bool,
 }
 
 /// Where a setting may be set.
@@ -91,14 +93,6 @@ pub enum Support {
     Full,
     /// A boolean with this one value built. The other value stops the start.
     OnlyBoolean(bool),
-    /// A boolean that asks for something that is not built, unless it has the value `without`. The
-    /// default asks for it, so it is a warning: an error would stop every start.
-    Missing {
-        /// The value that asks for nothing.
-        without: bool,
-        /// What is missing, one sentence without a full stop.
-        what: &'static str,
-    },
     /// Text for another part of amazon-vpc-cni-k8s. A value has no effect here, and is a warning unless it is one of
     /// `unless`, in upper or lower case.
     NoEffect {
@@ -137,7 +131,12 @@ impl Setting {
             support: Support::Full,
             flag: None,
             place: Place::Anywhere,
+            is_secret: false,
         }
+    }
+
+    const fn secret(self) -> Self {
+        Self { is_secret: true, ..self }
     }
 
     const fn environment_only(self) -> Self {
@@ -162,10 +161,6 @@ impl Setting {
 
     const fn ignored(self) -> Self {
         Self { support: Support::Ignored, ..self }
-    }
-
-    const fn missing(self, without: bool, what: &'static str) -> Self {
-        Self { support: Support::Missing { without, what }, ..self }
     }
 }
 
@@ -285,6 +280,14 @@ settings! {
         "New pods on IPv4 reach IPv6 addresses through the node",
         .live();
 
+    AWS_MANAGE_ENIS_NON_SCHEDULABLE: Enis, Value("false"),
+        "The pool follows its targets also while the node is cordoned",
+        .live();
+    DISABLE_NETWORK_RESOURCE_PROVISIONING: Enis, Value("false"),
+        "Nothing is changed at EC2: pods get what somebody else has attached and assigned",
+        .live();
+    ENABLE_IMDS_ONLY_MODE: Enis, Value("false"),
+        "As above, and EC2 is not even asked: the metadata service shows what there is";
     CLUSTER_NAME: Enis, Unset,
         "New ENIs get the tags `cluster.k8s.amazonaws.com/name` and `eks:eni:owner`";
     ADDITIONAL_ENI_TAGS: Enis, Value("{}"),
@@ -434,7 +437,10 @@ settings! {
     OTEL_EXPORTER_OTLP_ENDPOINT: Traces, Unset,
         "Where spans go, for example `http://10.0.0.1:4318`; without it none is made";
     OTEL_EXPORTER_OTLP_PROTOCOL: Traces, Value("http/protobuf"),
-        "How they go: `http/protobuf`, or `grpc` without TLS";
+        "How they go: `http/protobuf` or `grpc`";
+    OTEL_EXPORTER_OTLP_HEADERS: Traces, Unset,
+        "Headers of each export, such as a key: `name=value`, with commas between, percent-encoded; never shown",
+        .secret();
     OTEL_SERVICE_NAME: Traces, Value("ipamd"),
         "The service that spans are of";
     OTEL_RESOURCE_ATTRIBUTES: Traces, Unset,
@@ -450,15 +456,6 @@ settings! {
     ENABLE_MULTI_NIC: NotBuilt, Value("false"),
         "Pods use network cards other than the first",
         .only(false);
-    DISABLE_NETWORK_RESOURCE_PROVISIONING: NotBuilt, Value("false"),
-        "The daemon neither grows nor shrinks the pool",
-        .only(false);
-    ENABLE_IMDS_ONLY_MODE: NotBuilt, Value("false"),
-        "The daemon asks the metadata service alone, never EC2",
-        .only(false);
-    AWS_MANAGE_ENIS_NON_SCHEDULABLE: NotBuilt, Value("false"),
-        "The pool changes even while no pod may be scheduled on the node",
-        .missing(true, "ENIs of unschedulable nodes are managed like all others, as yet");
     POD_SECURITY_GROUP_ENFORCING_MODE: NotBuilt, Value("strict"),
         "How pods with security groups of their own are connected",
         .no_effect(&["strict"], "since no pod has security groups of its own yet");

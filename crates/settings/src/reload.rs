@@ -170,7 +170,8 @@ mod tests {
                        AWS_VPC_K8S_CNI_VETHPREFIX=cali TIDEPOOL_DUAL_STACK=preferred \
                        ENABLE_V4_EGRESS=false ENABLE_V6_EGRESS=true \
                        TIDEPOOL_TCP_ESTABLISHED_TIMEOUT=350 TIDEPOOL_UDP_STREAM_TIMEOUT=120 TIDEPOOL_UDP_TIMEOUT=45 \
-                       DISABLE_POD_V6=true";
+                       DISABLE_POD_V6=true AWS_MANAGE_ENIS_NON_SCHEDULABLE=true \
+                       DISABLE_NETWORK_RESOURCE_PROVISIONING=true";
         let is_of_the_policy = |setting: &&&Setting| {
             setting.takes_effect == TakesEffect::Live && setting.name != "AWS_VPC_K8S_CNI_LOGLEVEL"
         };

@@ -4,9 +4,6 @@ use ipam::policy::{EgressPolicy, Limits, SourceNatPolicy, SourcePorts};
 
 use super::*;
 
-/// Switches off every feature that is missing and only a warning.
-const QUIET: [(&str, &str); 1] = [("AWS_MANAGE_ENIS_NON_SCHEDULABLE", "true")];
-
 fn read(variables: &[(&str, &str)]) -> Result<Settings, SettingError> {
     let owned = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     Settings::read(&owned.collect())
@@ -14,7 +11,13 @@ fn read(variables: &[(&str, &str)]) -> Result<Settings, SettingError> {
 
 fn default_traces() -> TraceSettings {
     let attributes = vec![("service.name".to_owned(), "ipamd".to_owned())];
-    TraceSettings { collector: None, attributes, by_parent: true, share: 1.0 }
+    TraceSettings {
+        collector: None,
+        headers: Headers::default(),
+        attributes,
+        by_parent: true,
+        share: 1.0,
+    }
 }
 
 #[test]
@@ -27,7 +30,7 @@ fn leaked_eni_cleanup_can_be_off() {
 
 #[test]
 fn defaults_are_those_of_the_manifest() {
-    let settings = read(&QUIET).unwrap();
+    let settings = read(&[]).unwrap();
     let warm = WarmSettings { warm_eni: 1, warm_ip: 0, minimum_ip: 0, warm_prefix: 1 };
     assert_eq!(warm, WarmSettings::default());
     let expect = Settings {
@@ -35,6 +38,7 @@ fn defaults_are_those_of_the_manifest() {
         dual: None,
         warm,
         placement: Placement::LikePrimary,
+        provisioning: Provisioning::WhileSchedulable,
         eni_config_keys: EniConfigKeys {
             annotation: "k8s.amazonaws.com/eniConfig".to_owned(),
             label: "k8s.amazonaws.com/eniConfig".to_owned(),
@@ -46,6 +50,7 @@ fn defaults_are_those_of_the_manifest() {
         on_node: OnNode {
             early_demand: true,
             early_demand_is_set: false,
+            cordon_is_set: false,
             annotations: false,
             condition: false,
             startup_taint: None,
@@ -200,12 +205,13 @@ fn good_values_are_read() {
         ("TIDEPOOL_LOG_FORMAT", "text"),
         ("AWS_VPC_K8S_CNI_LOG_FILE", "STDERR"),
     ];
-    let settings = read(&[&variables[..], &QUIET].concat()).unwrap();
+    let settings = read(&variables).unwrap();
     let expect = Settings {
         kind: BlockKind::V4Prefix,
         dual: None,
         warm: WarmSettings { warm_eni: 0, warm_ip: 5, minimum_ip: 20, warm_prefix: 2 },
         placement: Placement::ByEniConfig,
+        provisioning: Provisioning::WhileSchedulable,
         eni_config_keys: EniConfigKeys {
             annotation: "an/annotation".to_owned(),
             label: "topology.kubernetes.io/zone".to_owned(),
@@ -219,6 +225,7 @@ fn good_values_are_read() {
         on_node: OnNode {
             early_demand: false,
             early_demand_is_set: true,
+            cordon_is_set: false,
             annotations: true,
             condition: true,
             startup_taint: Some("tidepool.io/agent-not-ready".to_owned()),
@@ -464,16 +471,11 @@ fn both_families_make_dual_stack() {
     assert!(error.starts_with("ENABLE_IPv6=\"true\": this instance type takes no"), "{error}");
 }
 
+/// The defaults ask for nothing that is missing.
 #[test]
-fn warnings_of_missing_features_are_those_of_ipv4() {
-    let named = |warnings: &[String]| -> Vec<String> {
-        let names = warnings.iter().filter_map(|text| text.split(':').next());
-        names.map(str::to_owned).collect()
-    };
-    let warnings = read(&IPV6).unwrap().warnings;
-    assert_eq!(named(&warnings), [QUIET[0].0]);
-    let quiet = [&IPV6[..], &QUIET].concat();
-    assert_eq!(read(&quiet).unwrap().warnings, Vec::<String>::new());
+fn defaults_are_no_warning() {
+    assert_eq!(read(&[]).unwrap().warnings, Vec::<String>::new());
+    assert_eq!(read(&IPV6).unwrap().warnings, Vec::<String>::new());
 }
 
 #[test]
@@ -495,23 +497,11 @@ fn egress_is_to_the_family_that_pods_lack() {
 
 #[test]
 fn feature_not_built_is_refused() {
-    for name in [
-        "ENABLE_POD_ENI",
-        "ENABLE_MULTI_NIC",
-        "DISABLE_NETWORK_RESOURCE_PROVISIONING",
-        "ENABLE_IMDS_ONLY_MODE",
-    ] {
+    for name in ["ENABLE_POD_ENI", "ENABLE_MULTI_NIC"] {
         let error = read(&[(name, "true")]).unwrap_err().to_string();
         assert_eq!(error, format!("{name}=\"true\": not supported yet; only false is"));
         assert!(read(&[(name, "false")]).is_ok(), "{name}");
     }
-}
-
-#[test]
-fn feature_missing_by_default_is_a_warning() {
-    let warnings = read(&[]).unwrap().warnings;
-    let named: Vec<&str> = warnings.iter().filter_map(|text| text.split(':').next()).collect();
-    assert_eq!(named, QUIET.map(|(name, _)| name));
 }
 
 #[test]
@@ -563,7 +553,7 @@ fn every_variable_of_the_incumbent_is_known() {
 #[test]
 fn setting_without_effect_is_a_warning() {
     let check = |name: &str, value: &str, end: &str| {
-        let warnings = read(&[&QUIET[..], &[(name, value)]].concat()).unwrap().warnings;
+        let warnings = read(&[(name, value)]).unwrap().warnings;
         let expect = match end {
             "" => vec![],
             end => vec![format!("{name}: {value:?} has no effect {end}")],
@@ -629,7 +619,7 @@ fn nat_settings_are_read() {
 
 #[test]
 fn misspelt_setting_is_a_warning() {
-    let variables = [&QUIET[..], &[("ENABLE_IPV6", "true"), ("PATH", "/bin")]].concat();
+    let variables = [("ENABLE_IPV6", "true"), ("PATH", "/bin")];
     let warnings = read(&variables).unwrap().warnings;
     assert_eq!(warnings, ["ENABLE_IPV6: no setting has this name; is ENABLE_IPv6 meant?"]);
 }
@@ -637,7 +627,7 @@ fn misspelt_setting_is_a_warning() {
 #[test]
 fn mtu_of_pods_is_at_most_that_of_enis() {
     let check = |variables: &[(&str, &str)], pod_mtu: u16, warning: &[&str]| {
-        let settings = read(&[&QUIET[..], variables].concat()).unwrap();
+        let settings = read(variables).unwrap();
         assert_eq!(
             (settings.pod_mtu, &*settings.warnings),
             (pod_mtu, &*warning.iter().map(ToString::to_string).collect::<Vec<_>>())

@@ -1,11 +1,14 @@
 //! Where spans go, and which. The names are OpenTelemetry's own, so that whatever sets them for other programs sets them
 //! for this one. Source: OpenTelemetry, "Environment Variable Specification" and "OTLP Exporter Configuration".
 
-use service_url::{Scheme, ServiceUrl};
+use std::fmt;
+
+use service_url::ServiceUrl;
 
 use crate::registry::{
-    OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_PROTOCOL, OTEL_RESOURCE_ATTRIBUTES,
-    OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG,
+    OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_PROTOCOL,
+    OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG,
+    Setting,
 };
 use crate::{SettingError, Variables};
 
@@ -14,6 +17,8 @@ use crate::{SettingError, Variables};
 pub struct TraceSettings {
     /// Where to; `None` makes no spans.
     pub collector: Option<Collector>,
+    /// `OTEL_EXPORTER_OTLP_HEADERS`.
+    pub headers: Headers,
     /// What all spans carry: `OTEL_RESOURCE_ATTRIBUTES`, and `OTEL_SERVICE_NAME` as `service.name`.
     pub attributes: Vec<(String, String)>,
     /// The caller of a request decides whether its spans are recorded.
@@ -22,12 +27,22 @@ pub struct TraceSettings {
     pub share: f64,
 }
 
+/// Headers of a request, by name in lower case. Their values may be keys, so they are not shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Headers(pub Vec<(String, String)>);
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
 /// Where spans go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Collector {
     /// By POST to this URL, `…/v1/traces`.
     Http(ServiceUrl),
-    /// By gRPC, without TLS.
+    /// By gRPC; by TLS if the URL is `https://…`.
     Grpc(ServiceUrl),
 }
 
@@ -40,6 +55,7 @@ pub(crate) fn settings(variables: &Variables) -> Result<TraceSettings, SettingEr
     let (by_parent, share) = sampler(variables)?;
     Ok(TraceSettings {
         collector: collector(variables)?,
+        headers: headers(variables)?,
         attributes: attributes(variables)?,
         by_parent,
         share,
@@ -56,11 +72,7 @@ fn collector(variables: &Variables) -> Result<Option<Collector>, SettingError> {
     let setting = &OTEL_EXPORTER_OTLP_ENDPOINT;
     let Some(url) = variables.url(setting)? else { return Ok(None) };
     if is_grpc {
-        let by_http = "with grpc expected http://…; https://… needs OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf";
-        return match url.scheme() {
-            Scheme::Http => Ok(Some(Collector::Grpc(url))),
-            Scheme::Https => Err(variables.error(setting, by_http)),
-        };
+        return Ok(Some(Collector::Grpc(url)));
     }
     let text = format!("{}{PATH}", url.as_str().trim_end_matches('/'));
     let url = ServiceUrl::parse(&text);
@@ -69,18 +81,58 @@ fn collector(variables: &Variables) -> Result<Option<Collector>, SettingError> {
 }
 
 /// `key=value`, with commas between; a value may be percent-encoded. Source: OpenTelemetry, "Resource SDK".
-fn attributes(variables: &Variables) -> Result<Vec<(String, String)>, SettingError> {
-    let setting = &OTEL_RESOURCE_ATTRIBUTES;
+fn pairs(
+    variables: &Variables,
+    setting: &'static Setting,
+) -> Result<Vec<(String, String)>, SettingError> {
     let text = variables.text(setting).unwrap_or_default();
-    let mut attributes = Vec::new();
-    for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+    let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty()).map(|pair| {
         let read = pair.split_once('=').and_then(|(key, value)| {
             let (key, value) = (decoded(key.trim())?, decoded(value.trim())?);
             (!key.is_empty()).then_some((key, value))
         });
         let expected = "expected key=value with commas between, percent-encoded";
-        attributes.push(read.ok_or_else(|| variables.error(setting, expected))?);
+        read.ok_or_else(|| variables.error(setting, expected))
+    });
+    pairs.collect()
+}
+
+/// Headers that an exporter may not choose.
+const OWN_HEADERS: [&str; 7] = [
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "host",
+    "te",
+    "transfer-encoding",
+];
+
+/// Source: OpenTelemetry, "OTLP Exporter Configuration"; gRPC, "PROTOCOL-HTTP2".
+fn headers(variables: &Variables) -> Result<Headers, SettingError> {
+    let setting = &OTEL_EXPORTER_OTLP_HEADERS;
+    let is_name = |name: &str| {
+        let is_part =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+        let is_free = !OWN_HEADERS.contains(&name) && !name.starts_with("grpc-");
+        is_free && !name.ends_with("-bin") && name.bytes().all(is_part)
+    };
+    let is_value = |value: &str| value.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let mut headers = Vec::new();
+    for (name, value) in pairs(variables, setting)? {
+        let name = name.to_ascii_lowercase();
+        if !is_name(&name) || !is_value(&value) {
+            let expected = "expected names of headers that are not the protocol's own, and values of printable ASCII";
+            return Err(variables.error(setting, expected));
+        }
+        headers.push((name, value));
     }
+    Ok(Headers(headers))
+}
+
+/// What all spans carry.
+fn attributes(variables: &Variables) -> Result<Vec<(String, String)>, SettingError> {
+    let mut attributes = pairs(variables, &OTEL_RESOURCE_ATTRIBUTES)?;
     if let Some(name) = variables.own_text(&OTEL_SERVICE_NAME) {
         attributes.retain(|(key, _)| key != SERVICE_NAME);
         attributes.push((SERVICE_NAME.to_owned(), name.to_owned()));
@@ -152,6 +204,22 @@ mod tests {
     }
 
     #[test]
+    fn headers_are_read_and_not_shown() {
+        let headers = |text: &str| read(&[("OTEL_EXPORTER_OTLP_HEADERS", text)]);
+        let read = headers("Authorization=Bearer%20sesame, x-team=net").unwrap().headers;
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(read.0, [pair("authorization", "Bearer sesame"), pair("x-team", "net")]);
+        assert_eq!(format!("{read:?}"), r#"["authorization", "x-team"]"#);
+        for bad in
+            ["sesame", "a b=sesame", "x=%00sesame", "host=sesame", "grpc-x=sesame", "k-bin=sesame"]
+        {
+            let error = headers(bad).unwrap_err().to_string();
+            assert!(error.starts_with("OTEL_EXPORTER_OTLP_HEADERS=\"***\": expected "), "{error}");
+            assert!(!error.contains("sesame"), "{error}");
+        }
+    }
+
+    #[test]
     fn collector_is_named_as_opentelemetry_has_it() {
         let check = |endpoint: &str, protocol: &str, expect: Result<&str, &str>| {
             let set = [
@@ -181,11 +249,7 @@ mod tests {
             Ok("http https://otlp.example/a/v1/traces"),
         );
         check("http://tempo.obs:4317", "grpc", Ok("grpc http://tempo.obs:4317"));
-        check(
-            "https://tempo.obs:4317",
-            "grpc",
-            Err("https://… needs OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"),
-        );
+        check("https://tempo.obs:4317", "grpc", Ok("grpc https://tempo.obs:4317"));
         check("http://tempo.obs:4318", "http/json", Err("expected http/protobuf or grpc"));
         check("tempo.obs:4318", "", Err("expected http://HOST[:PORT]"));
     }

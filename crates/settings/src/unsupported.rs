@@ -1,21 +1,15 @@
-//! Settings that ask for a feature that is not built. If a user has switched it on, the daemon does not start,
-//! since ignoring the setting would be worse. If only the default asks for it, there is a warning, since an
-//! error would stop every start. A setting of another part of amazon-vpc-cni-k8s is a warning too.
+//! Settings that ask for a feature that is not built. The daemon does not start with them, since ignoring them would be
+//! worse. A setting of another part of amazon-vpc-cni-k8s is a warning.
 
 use crate::registry::{ALL, Support};
 use crate::{SettingError, Variables};
 
-/// One line for each feature that is asked for by default and not built, and for each setting without effect.
-pub(crate) fn warnings(variables: &Variables) -> Result<Vec<String>, SettingError> {
+/// One line for each setting without effect.
+pub(crate) fn warnings(variables: &Variables) -> Vec<String> {
     let mut warnings = Vec::new();
     for setting in ALL {
         let name = setting.name;
         match setting.support {
-            Support::Missing { without, what } => {
-                if variables.boolean(setting)? != without {
-                    warnings.push(format!("{name}: {what}"));
-                }
-            }
             Support::NoEffect { unless, why } => {
                 let Some(value) = variables.text(setting) else { continue };
                 if !unless.iter().any(|one| one.eq_ignore_ascii_case(value)) {
@@ -26,17 +20,14 @@ pub(crate) fn warnings(variables: &Variables) -> Result<Vec<String>, SettingErro
             Support::Full | Support::OnlyBoolean(_) | Support::Ignored => {}
         }
     }
-    Ok(warnings)
+    warnings
 }
 
 /// Refuses the first setting that asks for a feature that is not built.
 pub(crate) fn check(variables: &Variables) -> Result<(), SettingError> {
     for setting in ALL {
         match setting.support {
-            Support::Full
-            | Support::Missing { .. }
-            | Support::NoEffect { .. }
-            | Support::Ignored => {}
+            Support::Full | Support::NoEffect { .. } | Support::Ignored => {}
             Support::OnlyBoolean(built) => {
                 if variables.boolean(setting)? != built {
                     let allowed = format!("not supported yet; only {built} is");

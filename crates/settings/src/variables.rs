@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -66,16 +67,31 @@ impl Variables {
     /// # Errors
     /// As above. Also if a map has something else than live settings.
     pub fn of_process_with(maps: &ConfigMaps) -> Result<Self, Error> {
-        // A value that is not UTF-8 has its bad bytes replaced, so that it is reported and not
-        // taken for unset.
-        let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-        let process: Self =
-            std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect();
-        let process = process.with_config_maps(maps)?;
+        let process = Self::of_environment().with_config_maps(maps)?;
         match process.optional_path(&TIDEPOOL_ENV_FILE)? {
             Some(file) => Ok(process.with_file(&file)?),
             None => Ok(process),
         }
+    }
+
+    /// As [`Variables::of_process`], but without a settings file that is not there. Returns the path of that file.
+    pub(crate) fn of_process_without_missing_file() -> Result<(Self, Option<PathBuf>), Error> {
+        match Self::of_process() {
+            Ok(variables) => Ok((variables, None)),
+            Err(Error::File(EnvFileError::Read { file, source }))
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                Ok((Self::of_environment(), Some(file)))
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn of_environment() -> Self {
+        // A value that is not UTF-8 has its bad bytes replaced, so that it is reported and not
+        // taken for unset.
+        let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect()
     }
 
     /// These variables, overridden by those in `file`.
@@ -119,6 +135,9 @@ impl Variables {
     /// The value for people to read: one line, shortened, and without a password that is in it.
     #[must_use]
     pub fn shown(&self, setting: &'static Setting) -> String {
+        if setting.is_secret && self.text(setting).is_some() {
+            return "***".to_owned();
+        }
         let value = without_password(self.text(setting).unwrap_or_default());
         let value = value.replace(char::is_control, " ");
         match value.char_indices().nth(SHOWN) {

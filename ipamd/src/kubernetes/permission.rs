@@ -39,12 +39,14 @@ pub(super) fn may_be_missing(settings: &Settings) -> BTreeSet<&'static str> {
     if !settings.on_node.early_demand_is_set {
         parts.insert("this node's pods");
     }
-    if settings.settings_maps.as_ref().is_some_and(|maps| !maps.is_set) {
+    let maps_are_set = settings.settings_maps.as_ref().is_some_and(|maps| maps.is_set);
+    if !maps_are_set {
         parts.extend(["settings for all nodes", "settings for its group"]);
-        // The Node names the group, and with custom networking the ENIConfig.
-        if settings.placement != Placement::ByEniConfig {
-            parts.insert("this Node");
-        }
+    }
+    // The Node names the group, and with custom networking the ENIConfig. It shows a cordon.
+    let by_eni_config = settings.placement == Placement::ByEniConfig;
+    if !maps_are_set && !by_eni_config && !settings.on_node.cordon_is_set {
+        parts.insert("this Node");
     }
     parts
 }
@@ -65,7 +67,11 @@ mod tests {
         check("", &[&maps[..], &["this Node", "this node's pods"]].concat());
         check("TIDEPOOL_EARLY_DEMAND=true", &[&maps[..], &["this Node"]].concat());
         check("TIDEPOOL_SETTINGS=kube-system/ours", &["this node's pods"]);
-        check("TIDEPOOL_SETTINGS=off", &["this node's pods"]);
+        let all = [&maps[..], &["this Node", "this node's pods"]].concat();
+        check("TIDEPOOL_SETTINGS=off", &all);
+        let heeding = "AWS_MANAGE_ENIS_NON_SCHEDULABLE=false";
+        check(heeding, &[&maps[..], &["this node's pods"]].concat());
+        check("AWS_MANAGE_ENIS_NON_SCHEDULABLE=true", &all);
         let custom =
             "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=true CLUSTER_ENDPOINT=http://a MY_NODE_NAME=n";
         check(custom, &[&maps[..], &["this node's pods"]].concat());

@@ -14,6 +14,8 @@ struct Status<'a> {
     mode: &'a str,
     /// `null` from a daemon too old to send it.
     limits: Option<Limits<'a>>,
+    /// What the daemon may change at EC2: `by_targets`, `cordoned`, `off` or `imds_only`; empty from an older daemon.
+    changes: &'a str,
     enis: Vec<Eni<'a>>,
     /// Ids of ENIs on this instance that the daemon does not manage.
     foreign_enis: &'a [String],
@@ -124,6 +126,7 @@ pub(crate) fn render(view: &v1::ViewReply) -> serde_json::Result<String> {
             prefixes: limits.prefixes,
             from: &limits.from,
         }),
+        changes: &view.changes,
         enis: view.enis.iter().map(eni).collect(),
         foreign_enis: &view.foreign_enis,
         pods: view.pods.iter().map(pod).collect(),

@@ -10,7 +10,7 @@ use proto::v1;
 pub(super) fn render(view: &v1::ViewReply, now: SystemTime) -> String {
     let v1::ViewReply { instance_id, instance_type, server_version, mode, .. } = view;
     let node = format!("{instance_id} ({instance_type}), ipamd {server_version}, mode {mode}");
-    let node = [node].into_iter().chain(view.limits.as_ref().map(limits));
+    let node = [node].into_iter().chain(view.limits.as_ref().map(limits)).chain(changes(view));
     let node = node.map(|line| printable(&line)).collect::<Vec<_>>();
     let mut paragraphs = vec![node.join("\n"), enis(view).to_string()];
     if view.enis.iter().flat_map(|eni| &eni.blocks).any(is_prefix) {
@@ -27,6 +27,22 @@ fn limits(limits: &v1::InstanceLimits) -> String {
     let v1::InstanceLimits { enis, addresses_per_eni, prefixes, from } = limits;
     let prefixes = if *prefixes { "prefixes" } else { "no prefixes" };
     format!("limits: {enis} ENIs, {addresses_per_eni} addresses on each, {prefixes} ({from})")
+}
+
+/// Why the pool does not follow its targets, if it does not.
+fn changes(view: &v1::ViewReply) -> Option<String> {
+    let phrase = match view.changes.as_str() {
+        "" | "by_targets" => return None,
+        "cordoned" => {
+            "as pods want, since the node is cordoned; no ENI goes back (AWS_MANAGE_ENIS_NON_SCHEDULABLE)"
+        }
+        "off" => "none (DISABLE_NETWORK_RESOURCE_PROVISIONING)",
+        "imds_only" => {
+            "none, and the metadata service answers in place of EC2 (ENABLE_IMDS_ONLY_MODE)"
+        }
+        newer => newer,
+    };
+    Some(format!("changes at EC2: {phrase}"))
 }
 
 /// The sums, then one line for each foreign ENI, call in flight and obstacle.

@@ -9,11 +9,13 @@ use settings::Settings;
 /// What stands for a secret.
 const HIDDEN: &str = "***";
 /// Words by which a name says that its value is secret, in lower case.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "authorization",
     "access_key",
     "accesskey",
     "credential",
+    // OTEL_EXPORTER_OTLP_HEADERS has keys.
+    "otlp_headers",
     "passphrase",
     "passwd",
     "password",

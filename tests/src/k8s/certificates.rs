@@ -10,13 +10,17 @@ use crate::process::output;
 
 /// Issues certificates. Each is two files in its directory, `NAME.crt` and `NAME.key`.
 #[derive(Debug)]
-pub(super) struct Authority {
+pub struct Authority {
     dir: PathBuf,
 }
 
 impl Authority {
     /// A new one, in a new directory.
-    pub(super) async fn make(dir: PathBuf) -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be written, or openssl fails.
+    pub async fn make(dir: PathBuf) -> Result<Self> {
         std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         // Without a file of its own, openssl would add the extensions of the machine's.
         let configuration = "[req]\ndistinguished_name=subject\n[subject]\n";
@@ -28,7 +32,11 @@ impl Authority {
     }
 
     /// A certificate for client and server: `/O=group/CN=user`, and where it serves, as `IP:10.0.0.1,DNS:name`.
-    pub(super) async fn issue(&self, name: &str, subject: &str, serves: &str) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// If openssl fails.
+    pub async fn issue(&self, name: &str, subject: &str, serves: &str) -> Result<()> {
         let serves = format!("subjectAltName={serves}");
         let mut extensions = vec![
             "basicConstraints=critical,CA:FALSE",
@@ -39,6 +47,28 @@ impl Authority {
             extensions.push(&serves);
         }
         self.request(name, subject, &["-CA", "ca.crt", "-CAkey", "ca.key"], &extensions).await
+    }
+
+    /// As [`issue`](Self::issue), and the certificate has expired yesterday.
+    ///
+    /// # Errors
+    ///
+    /// If openssl fails.
+    pub async fn issue_expired(&self, name: &str, subject: &str, serves: &str) -> Result<()> {
+        self.issue(name, subject, serves).await?;
+        // Only the command x509 makes certificates that have expired, and only from a request.
+        let again = format!(
+            "x509 -x509toreq -in {name}.crt -signkey {name}.key -copy_extensions copy -out {name}.csr"
+        );
+        let expired = format!(
+            "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -days -1 -copy_extensions copy -out {name}.crt"
+        );
+        for arguments in [again, expired] {
+            let mut command = Command::new("openssl");
+            command.current_dir(&self.dir).args(arguments.split(' '));
+            output(&mut command).await?;
+        }
+        Ok(())
     }
 
     async fn request(
@@ -61,7 +91,8 @@ impl Authority {
     }
 
     /// A file of the authority.
-    pub(super) fn file(&self, name: &str) -> PathBuf {
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 

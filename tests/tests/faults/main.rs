@@ -2,6 +2,7 @@
 //! somebody changes ENIs. Each test starts real processes, and at its end record, kernel and EC2 agree.
 
 mod api_server;
+mod api_tls;
 mod away;
 mod boot;
 mod busy;
@@ -29,6 +30,7 @@ mod node_object;
 mod outside;
 mod place;
 mod policies;
+mod provisioning;
 mod questions;
 mod record;
 mod refused;

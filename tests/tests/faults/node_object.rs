@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tests::cluster::Spec;
 use tests::exec::{ExecCluster, ExecNode};
-use tests::kube::{self, ApiServer, NODE_NAME, NODES, PODS};
+use tests::kube::{self, ApiServer, EVENTS, NODE_NAME, NODES, PODS};
 use tests::process::{PATIENCE, eventually};
 
 use crate::all_reachable;
@@ -159,6 +159,46 @@ async fn node_shows_that_its_network_works() -> Result<()> {
                 |line: &String| line.contains("API server") && !line.starts_with("events:");
             ensure!(!blocked.iter().any(faults), "{blocked:?}");
             Ok(())
+        })
+        .await?;
+        cluster.books_agree(&[]).await
+    })
+    .await
+}
+
+/// A permission that somebody needs and that is missing is an event on the Node, with the rule. One that nobody has asked
+/// for is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_permission_is_an_event_on_the_node() -> Result<()> {
+    let settings = [("WARM_IP_TARGET", "2"), ("IP_COOLDOWN_PERIOD", "1")];
+    ExecCluster::with(Spec::new("fforb", "m5.large", 1, &settings), async |cluster| {
+        let node = &mut cluster.nodes[0];
+        let api = ApiServer::start(node).await?;
+        api.put(NODES, &tainted()).await?;
+        api.forbid(NODES).await?;
+        restart_with(node, &[("TIDEPOOL_NODE_ANNOTATIONS", "true")]).await?;
+        let notes = eventually("event about the permission", PATIENCE, async || {
+            let events = api.get(EVENTS).await?;
+            let of_permission = |event: &&Value| event["reason"] == "API_FORBIDDEN";
+            let events = events["items"].as_array().cloned().unwrap_or_default();
+            let found: Vec<_> = events.iter().filter(of_permission).cloned().collect();
+            ensure!(!found.is_empty(), "no such event: {events:#?}");
+            Ok(found)
+        })
+        .await?;
+        let event = &notes[0];
+        let regarding = &event["regarding"];
+        ensure!(regarding["kind"] == "Node" && regarding["name"] == NODE_NAME, "{event:#}");
+        ensure!(event["type"] == "Warning" && event["action"] == "Request", "{event:#}");
+        let note = event["note"].as_str().unwrap_or_default();
+        let names = note.contains("annotations") && note.contains("lacks nodes: patch");
+        ensure!(notes.len() == 1 && names, "{notes:#?}");
+        let pod = node.runtime.run("web").await?;
+        node.runtime.remove(&pod).await?;
+
+        api.forbid("").await?;
+        until_node(&api, "annotations", |node| {
+            node["metadata"]["annotations"]["tidepool.io/max-pods"] == json!("29")
         })
         .await?;
         cluster.books_agree(&[]).await

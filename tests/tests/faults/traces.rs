@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use tests::collector::{Collector, Collects, Span};
 use tests::exec::{ExecCluster, ExecNode};
+use tests::k8s::certificates::Authority;
 use tests::process::{PATIENCE, eventually};
 
 use crate::{ASSIGN, lean};
@@ -14,10 +15,11 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const RUNTIME: &str = "00f067aa0ba902b7";
 const PORT: u16 = 4318;
 
-fn settings(protocol: &'static str) -> [(&'static str, &'static str); 3] {
+fn settings(protocol: &'static str) -> [(&'static str, &'static str); 4] {
     [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "X-Key=open%20sesame,x-team=net"),
         ("OTEL_RESOURCE_ATTRIBUTES", "team=net"),
     ]
 }
@@ -87,6 +89,8 @@ async fn trace_of_a_pod(cluster: &ExecCluster, collector: &Collector) -> Result<
     has(&call.attributes, "rpc.method", ASSIGN)?;
     // The first attempt was the one that failed.
     has(&call.attributes, "tidepool.attempt", "2")?;
+    has(&add.headers, "x-key", "open sesame")?;
+    has(&add.headers, "x-team", "net")?;
     has(&add.resource, "service.name", "ipamd")?;
     has(&add.resource, "team", "net")?;
     has(&add.resource, "cloud.availability_zone", "us-east-1a")
@@ -145,6 +149,50 @@ async fn trace_of_the_runtime_goes_by_grpc_too() -> Result<()> {
         let node = &cluster.nodes[0];
         let collector = Collector::start(&node.netns, PORT, Collects::Grpc).await?;
         trace_of_a_pod(cluster, &collector).await
+    })
+    .await
+}
+
+/// By TLS too, if the certificate is trusted. The headers are shown nowhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn trace_goes_by_grpc_and_tls_to_whom_it_may() -> Result<()> {
+    let mut spec = lean("fgtls");
+    spec.nodes[0].settings.extend(settings("grpc").map(|(key, value)| (key, value.to_owned())));
+    ExecCluster::with(spec, async |cluster| {
+        let node = &mut cluster.nodes[0];
+        let directory = node.state_directory().join("collector");
+        std::fs::create_dir_all(&directory)?;
+        let ours = Authority::make(directory.join("ours")).await?;
+        let other = Authority::make(directory.join("other")).await?;
+        for authority in [&ours, &other] {
+            authority.issue("collector", "/CN=collector", "IP:127.0.0.1").await?;
+        }
+        node.stop_ipamd().await?;
+        let bundle = ours.file("ca.crt").display().to_string();
+        node.configure(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:4318"),
+            ("AWS_CA_BUNDLE", &bundle),
+        ]);
+        let (netns, files) = (node.netns.clone(), "collector.crt");
+        let untrusted = Collector::start_by_tls(&netns, PORT, &other.file(files)).await?;
+        node.start_ipamd().await?;
+        eventually("lost spans", PATIENCE, async || {
+            ensure!(n_spans(node, "lost").await? > 0, "none is lost");
+            Ok(())
+        })
+        .await?;
+        drop(untrusted);
+        let collector = eventually("collector's port", PATIENCE, async || {
+            Collector::start_by_tls(&netns, PORT, &ours.file(files)).await
+        })
+        .await?;
+        trace_of_a_pod(cluster, &collector).await?;
+        let node = &cluster.nodes[0];
+        let (_, shown, _) = node.ipamd(&["check-config"]).await?;
+        ensure!(shown.contains("OTEL_EXPORTER_OTLP_HEADERS"), "{shown}");
+        let log = std::fs::read_to_string(node.log()).context("read the log")?;
+        ensure!(!shown.contains("sesame") && !log.contains("sesame"), "the key is shown");
+        Ok(())
     })
     .await
 }

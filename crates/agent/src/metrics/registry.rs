@@ -105,6 +105,8 @@ metrics! {
         "Lines under `blocked` in `ipamd status`, which name each obstacle";
     OBSTACLES_BY_CODE: Gauge "tidepool_obstacles_by_code" ["code"]
         "The same lines by their code; lines without one count as OTHER";
+    PROVISIONING: Gauge "tidepool_provisioning" ["state"]
+        "1 for what may be changed at EC2 now: by_targets, cordoned (as pods want, and no ENI goes back), off (nothing), imds_only (nothing, and EC2 is not asked)";
     READY: Gauge "tidepool_ready" []
         "1 if an ADD would be served; the STATUS verb says why not";
     TASKS: Gauge "tidepool_tasks" []

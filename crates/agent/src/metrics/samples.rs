@@ -8,7 +8,8 @@ use ipam::call::Action;
 use ipam::id::{EniId, SubnetId};
 use ipam::time::Timestamp;
 use ipam::view::{
-    BlockUse, Capacity, Counts, EniStage, EniView, FamilyView, ForeignReason, PoolView, SubnetRoom,
+    BlockUse, Capacity, Changes, Counts, EniStage, EniView, FamilyView, ForeignReason, PoolView,
+    SubnetRoom,
 };
 
 fn subnet_id(id: &str) -> SubnetId {
@@ -54,6 +55,7 @@ pub(crate) fn view() -> PoolView {
     PoolView {
         kind: BlockKind::V4Prefix,
         limits: ipam::policy::Limits { enis: 3, addresses_per_eni: 10, prefixes: true },
+        changes: Changes::Cordoned,
         enis: vec![
             eni("eni-1", EniStage::Ready, &[prefix, ("10.0.0.9/32", &["10.0.0.9"])]),
             eni("eni-2", EniStage::Linking, &[]),

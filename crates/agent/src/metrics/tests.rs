@@ -123,6 +123,8 @@ fn page_shows_state_and_counts() {
         "awscni_force_removed_enis 0",
         "awscni_ipamd_startup_duration_seconds_count{failure_reason=\"\",success=\"true\",with_api_server=\"true\"} 1",
         "awscni_ipamd_node_initialization_duration_seconds_count{success=\"true\"} 1",
+        "tidepool_provisioning{state=\"cordoned\"} 1",
+        "tidepool_provisioning{state=\"by_targets\"} 0",
         "tidepool_ready 1",
         "tidepool_tasks 9",
         "awscni_add_ip_req_count 3",

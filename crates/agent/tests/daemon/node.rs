@@ -10,7 +10,8 @@ use ipam::block::BlockKind;
 use ipam::event::{Event, HostEni, HostPicture, LinkState};
 use ipam::id::{BootId, InstanceId};
 use ipam::policy::{
-    Families, FamilyPolicy, Limits, Node, Placement, Policy, Targets, Timing, WarmSettings,
+    Families, FamilyPolicy, Limits, Node, Placement, Policy, Provisioning, Targets, Timing,
+    WarmSettings,
 };
 use ipam::record::Record;
 use proto::v1;
@@ -294,6 +295,7 @@ fn policy() -> Policy {
     Policy {
         families: Families::single(FamilyPolicy { targets, ..family }),
         placement: Placement::LikePrimary,
+        provisioning: Provisioning::Always,
         max_enis: None,
         max_pods: 500,
         delegated_prefixes: None,

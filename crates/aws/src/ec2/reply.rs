@@ -148,7 +148,7 @@ pub(super) fn subnet(subnet: &Subnet) -> Result<Option<SubnetFacts>, BadField> {
     Ok(Some(SubnetFacts {
         id: id("subnetId", subnet.subnet_id())?,
         cidr,
-        free_addresses: number("availableIpAddressCount", free)?,
+        free_addresses: Some(number("availableIpAddressCount", free)?),
         tags: tags(subnet.tags())?,
     }))
 }

@@ -16,16 +16,19 @@ pub struct Post {
     connector: Bounded<SharedHttpConnector>,
     url: ServiceUrl,
     content_type: &'static str,
+    /// Beside the content type.
+    headers: Vec<(String, String)>,
 }
 
 impl Post {
-    /// A client of `url`, for bodies of `content_type`. It sends nothing yet.
+    /// A client of `url`, for bodies of `content_type`, with these headers. It sends nothing yet.
     ///
     /// # Errors
     /// If the certificates cannot be used, or the proxy.
     pub fn new(
         url: ServiceUrl,
         content_type: &'static str,
+        headers: Vec<(String, String)>,
         proxies: &Proxies,
         roots: &Roots,
     ) -> Result<Self, ConnectError> {
@@ -43,7 +46,12 @@ impl Post {
             Connector::builder().tls_provider(PROVIDER).tls_context(roots.context()?);
         connector.set_proxy_config(proxy.transpose()?);
         let inner = SharedHttpConnector::new(connector.build());
-        Ok(Self { connector: Bounded { inner, longest: LONGEST_METADATA }, url, content_type })
+        Ok(Self {
+            connector: Bounded { inner, longest: LONGEST_METADATA },
+            url,
+            content_type,
+            headers,
+        })
     }
 
     /// Sends `body` once and waits for the whole answer. It has no time-out of its own.
@@ -55,6 +63,10 @@ impl Post {
         let wrong = |fault: &dyn std::error::Error| format!("make the request: {fault}");
         request.set_method("POST").map_err(|fault| wrong(&fault))?;
         request.set_uri(self.url.as_str()).map_err(|fault| wrong(&fault))?;
+        for (name, value) in &self.headers {
+            let inserted = request.headers_mut().try_insert(name.clone(), value.clone());
+            inserted.map_err(|fault| wrong(&fault))?;
+        }
         request.headers_mut().insert("content-type", self.content_type);
         let answer = self.connector.call(request).await;
         let answer = answer.map_err(|fault| chain(&fault))?;

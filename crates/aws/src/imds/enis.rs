@@ -36,13 +36,18 @@ impl Imds {
     /// # Errors
     /// For the first path that cannot be read or has an invalid answer. The error names the path.
     pub async fn enis(&self) -> Result<Vec<ShownEni>, ImdsError> {
-        let mac = |line: &str| parse::<MacAddr>(line.trim_end_matches('/'));
-        let macs: Vec<MacAddr> = self.lines(&format!("{MACS}/"), mac).await?;
+        let macs = self.macs().await?;
         let mut enis = Vec::with_capacity(macs.len());
         for mac in macs {
             enis.push(self.eni(mac).await?);
         }
         Ok(enis)
+    }
+
+    /// The hardware addresses of the attached ENIs.
+    pub(super) async fn macs(&self) -> Result<Vec<MacAddr>, ImdsError> {
+        let mac = |line: &str| parse::<MacAddr>(line.trim_end_matches('/'));
+        self.lines(&format!("{MACS}/"), mac).await
     }
 
     async fn eni(&self, mac: MacAddr) -> Result<ShownEni, ImdsError> {

@@ -9,5 +9,6 @@ mod imds;
 mod node;
 mod server;
 mod servers;
+mod stand_in;
 mod trouble;
 mod wire;

@@ -512,19 +512,19 @@ async fn ipv6_only_subnet_has_its_ipv6_range() {
             SubnetFacts {
                 id: id("subnet-1"),
                 cidr: "10.0.1.0/24".parse().unwrap(),
-                free_addresses: 0,
+                free_addresses: Some(0),
                 tags: tags(&[]),
             },
             SubnetFacts {
                 id: id("subnet-2"),
                 cidr: "10.0.2.0/24".parse().unwrap(),
-                free_addresses: 250,
+                free_addresses: Some(250),
                 tags: tags(&[("kubernetes.io/role/cni", "1")]),
             },
             SubnetFacts {
                 id: id("subnet-7"),
                 cidr: "2001:db8:2::/64".parse().unwrap(),
-                free_addresses: 0,
+                free_addresses: Some(0),
                 tags: tags(&[]),
             },
         ]),

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::context::MayChange;
 use super::journal::{Journal, Then};
 use super::poll::LAG;
 use crate::bucket::{Buckets, Urgency};
@@ -150,6 +151,7 @@ impl Calls {
         &mut self,
         call: Ec2Call,
         why: Reason,
+        _: MayChange,
         journal: &mut Journal,
         now: Timestamp,
     ) {
@@ -211,7 +213,7 @@ impl Calls {
     }
 
     /// Repeats the creations of unknown outcome that are due.
-    pub(super) fn repeat_creates(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+    pub(super) fn repeat_creates(&mut self, _: MayChange, now: Timestamp, out: &mut Vec<Effect>) {
         for (id, in_flight) in &mut self.in_flight {
             if matches!(in_flight.phase, Phase::RepeatAt(at) if at <= now) {
                 in_flight.phase = Phase::MadeAgain;
@@ -219,6 +221,16 @@ impl Calls {
                 let (call, why) = (in_flight.call.clone(), in_flight.why.clone());
                 out.push(Effect::Call { id: *id, call, why });
             }
+        }
+    }
+
+    /// Gives up the creations of unknown outcome. An ENI that one of them has made is found by its tags as soon as changes
+    /// are allowed again.
+    pub(super) fn give_up_creates(&mut self, journal: &mut Journal) {
+        let is_open = |in_flight: &InFlight| matches!(in_flight.phase, Phase::RepeatAt(_));
+        let open = self.in_flight.iter().filter(|(_, in_flight)| is_open(in_flight));
+        for id in open.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.settle(id, journal);
         }
     }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::eni_config::{EniConfig, EniConfigAnswer};
 use crate::jitter::Jitter;
-use crate::policy::{Families, Limits, Node, Placement, Policy};
+use crate::policy::{Families, Limits, Node, Placement, Policy, Provisioning};
 use crate::rest::Rests;
 use crate::time::Timestamp;
+use crate::view::Changes;
 
 /// The node's identity, EC2's limits, the user's policy and how far the kernel has been
 /// checked: the only copy of each.
@@ -18,6 +19,8 @@ pub(super) struct Site {
     pub(super) policy: Policy,
     /// The cluster's last answer; `None` until there is one.
     pub(super) eni_config: Option<EniConfigAnswer>,
+    /// Whether no pod may be scheduled on the node, in the API server's last answer.
+    pub(super) is_cordoned: bool,
     pub(super) jitter: Jitter,
     /// The releases before this time have been compared with a later kernel report; `None` if there has been none.
     pub(super) kernel_checked: Option<Timestamp>,
@@ -30,10 +33,16 @@ pub(super) struct Context<'a> {
     pub(super) limits: Limits,
     pub(super) policy: &'a Policy,
     eni_config: Option<&'a EniConfigAnswer>,
+    is_cordoned: bool,
     pub(super) jitter: Jitter,
     pub(super) now: Timestamp,
     pub(super) kernel_checked: Option<Timestamp>,
 }
+
+/// The permission to start a call that changes something at EC2. Only [`Context::may_change`] gives it, so no part of the
+/// engine can forget to ask.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MayChange(());
 
 /// Where new ENIs go, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,10 +59,10 @@ pub(super) enum NewEnis<'a> {
 
 impl Site {
     pub(super) fn at(&self, now: Timestamp) -> Context<'_> {
-        let Self { node, limits, policy, eni_config, jitter, kernel_checked } = self;
+        let Self { node, limits, policy, eni_config, is_cordoned, jitter, kernel_checked } = self;
         let (limits, jitter, kernel_checked) = (*limits, *jitter, *kernel_checked);
-        let eni_config = eni_config.as_ref();
-        Context { node, limits, policy, eni_config, jitter, now, kernel_checked }
+        let (eni_config, is_cordoned) = (eni_config.as_ref(), *is_cordoned);
+        Context { node, limits, policy, eni_config, is_cordoned, jitter, now, kernel_checked }
     }
 }
 
@@ -61,6 +70,32 @@ impl<'a> Context<'a> {
     /// Where pods' addresses come from on this instance.
     pub(super) fn families(self) -> Families {
         self.limits.families(self.policy)
+    }
+
+    /// What may be changed at EC2.
+    pub(super) fn changes(self) -> Changes {
+        match self.policy.provisioning {
+            Provisioning::WhileSchedulable if self.is_cordoned => Changes::Cordoned,
+            Provisioning::Always | Provisioning::WhileSchedulable => Changes::ByTargets,
+            Provisioning::Off => Changes::Off,
+            Provisioning::ImdsOnly => Changes::ImdsOnly,
+        }
+    }
+
+    /// Who describes what this node holds, for people.
+    pub(super) fn who_describes(self) -> &'static str {
+        match self.changes() {
+            Changes::ByTargets | Changes::Cordoned | Changes::Off => "EC2",
+            Changes::ImdsOnly => "the metadata service",
+        }
+    }
+
+    /// The permission for calls that change something, if the policy gives it.
+    pub(super) fn may_change(self) -> Option<MayChange> {
+        match self.changes() {
+            Changes::ByTargets | Changes::Cordoned => Some(MayChange(())),
+            Changes::Off | Changes::ImdsOnly => None,
+        }
     }
 
     /// Where new ENIs go.

@@ -34,10 +34,14 @@ use crate::record::{Change, Record};
 use crate::streak::Streaks;
 use crate::subnets::Subnets;
 use crate::time::Timestamp;
-use crate::view::ForeignReason;
+use crate::view::{Changes, ForeignReason};
 
 /// How often EC2 is described although nothing gives cause. Up to a quarter is added, by instance.
 pub(super) const AUDIT: Duration = Duration::from_secs(20 * 60 * 60);
+
+/// How often EC2 is described while nothing may be changed there and pods lack addresses, and how often the metadata service
+/// is read in place of EC2. Somebody else may have attached or assigned more.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// How old EC2's description of the primary ENI and of the subnets may be when an ENI is created by it.
 const FRESH: Duration = Duration::from_secs(5 * 60);
@@ -245,11 +249,11 @@ impl Inventory {
         &mut self,
         calls: &mut Calls,
         pressure: Pressure,
-        now: Timestamp,
+        cx: Context<'_>,
         out: &mut Vec<Effect>,
     ) {
         for poll in [&mut self.subnets_poll, &mut self.enis_poll] {
-            start_poll(poll, calls, pressure, now, out);
+            start_poll(poll, calls, pressure, cx, out);
         }
     }
 
@@ -290,6 +294,21 @@ impl Inventory {
         }
     }
 
+    /// Asks for a describe, since pods lack addresses that only somebody else can bring. Not more often than
+    /// [`LOOK_EVERY`].
+    pub(super) fn look_for_more(&mut self, calls: &Calls, pressure: Pressure, now: Timestamp) {
+        let poll = &mut self.enis_poll;
+        let is_due = self::next_look(poll).is_some_and(|at| at <= now) && !poll.is_under_way();
+        if is_due && calls.hold(poll.call.action(), pressure, now).is_none() {
+            poll.ask(now, Reason::LookForMore);
+        }
+    }
+
+    /// When [`look_for_more`](Self::look_for_more) may ask next; `None` before EC2's first answer.
+    pub(super) fn next_look(&self) -> Option<Timestamp> {
+        next_look(&self.enis_poll)
+    }
+
     /// When something follows from time alone.
     pub(super) fn wakes(&self) -> impl Iterator<Item = Timestamp> {
         let wakes =
@@ -311,20 +330,37 @@ fn range_on_record(subnet: &SubnetId, record: &Record) -> Option<IpNet> {
     record.enis().values().find(|known| known.facts.subnet == *subnet).map(|it| it.subnet_cidr)
 }
 
-/// Starts a describe if it is due and EC2 may be called.
+/// Starts a describe if it is due and may be made.
 pub(super) fn start_poll(
     poll: &mut Poll,
     calls: &mut Calls,
     pressure: Pressure,
-    now: Timestamp,
+    cx: Context<'_>,
     out: &mut Vec<Effect>,
 ) {
-    let action = poll.call.action();
+    let (action, now) = (poll.call.action(), cx.now);
     let is_due = poll.wakes_at().is_some_and(|at| at <= now);
     if is_due && calls.hold(action, pressure, now).is_none() {
         let id = calls.number(action, now);
-        let why = poll.start(id, now);
-        out.push(Effect::Call { id, call: poll.call.clone(), why });
+        let (call, why) = (poll.call.clone(), poll.start(id, now));
+        out.push(match cx.changes() {
+            Changes::ByTargets | Changes::Cordoned | Changes::Off => Effect::Call { id, call, why },
+            Changes::ImdsOnly => Effect::ReadMetadata { id, call },
+        });
+    }
+}
+
+fn next_look(poll: &Poll) -> Option<Timestamp> {
+    poll.answered().map(|at| at + LOOK_EVERY)
+}
+
+/// When the next describe comes although nothing gives cause.
+fn next_audit(cx: Context<'_>) -> Timestamp {
+    match cx.changes() {
+        Changes::ByTargets | Changes::Cordoned | Changes::Off => {
+            cx.now + cx.jitter.lengthened(AUDIT, 0)
+        }
+        Changes::ImdsOnly => cx.now + LOOK_EVERY,
     }
 }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::calls::{Calls, Pressure};
-use super::context::Context;
+use super::context::{Context, MayChange};
 use super::inventory::{AUDIT, start_poll};
 use super::journal::Journal;
 use super::poll::Poll;
@@ -64,10 +64,10 @@ impl LeakSearch {
         &mut self,
         calls: &mut Calls,
         pressure: Pressure,
-        now: Timestamp,
+        cx: Context<'_>,
         out: &mut Vec<Effect>,
     ) {
-        start_poll(&mut self.poll, calls, pressure, now, out);
+        start_poll(&mut self.poll, calls, pressure, cx, out);
     }
 
     /// Takes in the answer to the call `id`, if that is the search, and returns the ENIs to remove. A failed
@@ -123,9 +123,10 @@ impl LeakSearch {
 
 /// How old a leaked ENI must be; `None` if this node searches for none. A node whose pods are all on the
 /// primary ENI makes no ENIs, so its cluster leaks none.
-fn leak_age(cx: Context<'_>) -> Option<Duration> {
+pub(super) fn leak_age(cx: Context<'_>) -> Option<Duration> {
     let makes_enis = cx.policy.families.policy().carriers == Carriers::All;
-    cx.policy.timing.leak_age.filter(|_| cx.node.cluster.is_some() && makes_enis)
+    let may_remove = cx.may_change().is_some();
+    cx.policy.timing.leak_age.filter(|_| cx.node.cluster.is_some() && makes_enis && may_remove)
 }
 
 /// Between the two searches that must both find an ENI.
@@ -136,6 +137,7 @@ fn pause(age: Duration) -> Duration {
 /// Deletes leaked ENIs. One that cannot be deleted now, or fails to be, is found again tomorrow.
 pub(super) fn remove(
     leaked: Vec<EniId>,
+    may_change: MayChange,
     calls: &mut Calls,
     journal: &mut Journal,
     pressure: Pressure,
@@ -144,7 +146,7 @@ pub(super) fn remove(
     for eni in leaked {
         let is_held = calls.hold(Action::DeleteEni, pressure, now).is_some();
         if !is_held && journal.hold(now).is_none() && !calls.is_busy(&eni) {
-            calls.start(Ec2Call::DeleteEni { eni }, Reason::Leaked, journal, now);
+            calls.start(Ec2Call::DeleteEni { eni }, Reason::Leaked, may_change, journal, now);
         }
     }
 }

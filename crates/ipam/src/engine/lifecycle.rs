@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::calls::{Calls, Pressure};
-use super::context::Context;
+use super::context::{Context, MayChange};
 use super::inventory::Inventory;
 use super::journal::Journal;
 use super::learnt::Learnt;
@@ -28,6 +28,7 @@ pub(super) struct Lifecycle<'a> {
     pub(super) inventory: &'a Inventory,
     pub(super) learnt: &'a Learnt,
     pub(super) pressure: Pressure,
+    pub(super) may_change: MayChange,
     pub(super) cx: Context<'a>,
 }
 
@@ -59,7 +60,7 @@ impl Lifecycle<'_> {
         if self.calls.hold_on(id, call.action(), now).is_none()
             && self.calls.hold(call.action(), self.pressure, now).is_none()
         {
-            self.calls.start(call, why, self.journal, now);
+            self.calls.start(call, why, self.may_change, self.journal, now);
         }
     }
 

@@ -143,15 +143,6 @@ impl Outcome<'_> {
         }
     }
 
-    /// Lets an ENI serve again, since it cannot be detached.
-    fn serve_again(&mut self, eni: &EniId) {
-        if let Some(stage) = self.stock.pool.stage_mut(eni)
-            && let Stage::Draining { attachment, .. } = stage
-        {
-            *stage = Stage::Attached { attachment: attachment.clone(), link: Link::Awaited };
-        }
-    }
-
     /// The call had no effect.
     fn failed(&mut self, call: &Ec2Call, error: &CallError) {
         let now = self.stock.cx.now;
@@ -215,7 +206,7 @@ impl Outcome<'_> {
             Ec2Call::DetachEni { eni, .. } => {
                 self.refused_on(eni, call, error);
                 if kind == CallErrorKind::AccessDenied {
-                    self.serve_again(eni);
+                    self.stock.pool.serve_again(eni);
                 }
             }
             Ec2Call::SetSecurityGroups { eni, .. } => {

@@ -40,7 +40,8 @@ impl Engine {
             return Cause { code: hold.code, why: hold.why.clone(), again_at: Some(hold.until) };
         }
         if let Some(poll) = self.inventory.awaited_poll() {
-            return starting(self.calls.failure(poll.call.action(), self.pressure(), now));
+            let failure = self.calls.failure(poll.call.action(), self.pressure(), now);
+            return starting(self.site.at(now).who_describes(), failure);
         }
         if let Some(cause) = self.unknown_range(now) {
             return cause;
@@ -165,9 +166,9 @@ impl Engine {
         };
         let subnet = self.inventory.subnet_of_pods(self.site.at(now));
         let facts = subnet.as_ref().and_then(|subnet| self.inventory.subnets.get(subnet));
-        let free = facts.map_or_else(
+        let free = facts.and_then(|facts| facts.free_addresses).map_or_else(
             || "free addresses unknown".to_owned(),
-            |facts| format!("{} free in EC2's last answer", facts.free_addresses),
+            |free| format!("{free} free in EC2's last answer"),
         );
         let subnet = subnet.as_ref().map_or("a subnet yet unknown", |subnet| subnet.as_str());
         format!(
@@ -183,14 +184,14 @@ impl Engine {
     }
 }
 
-fn starting(failure: Option<Hold>) -> Cause {
-    let unknown = "EC2 has not yet said what this node holds";
+fn starting(who: &str, failure: Option<Hold>) -> Cause {
+    let unknown = format!("{who} has not yet said what this node holds");
     match failure {
         Some(hold) => Cause {
             code: hold.code,
             why: format!("{unknown}: {}", hold.why),
             again_at: Some(hold.until),
         },
-        None => Cause { code: RefusalCode::Starting, why: unknown.to_owned(), again_at: None },
+        None => Cause { code: RefusalCode::Starting, why: unknown, again_at: None },
     }
 }

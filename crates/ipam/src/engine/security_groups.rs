@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::calls::{Calls, Pressure};
-use super::context::Context;
+use super::context::{Context, MayChange};
 use super::inventory::Inventory;
 use super::journal::Journal;
 use crate::call::{Action, Ec2Call, GroupList};
@@ -23,6 +23,7 @@ pub(super) struct Aligning<'a> {
     pub(super) journal: &'a mut Journal,
     pub(super) inventory: &'a mut Inventory,
     pub(super) pressure: Pressure,
+    pub(super) may_change: MayChange,
     pub(super) cx: Context<'a>,
 }
 
@@ -38,7 +39,7 @@ impl Aligning<'_> {
         }
         let Some((call, why)) = self.next() else { return };
         if self.inventory.primary_is_sure(now) {
-            self.calls.start(call, why, self.journal, now);
+            self.calls.start(call, why, self.may_change, self.journal, now);
         }
     }
 

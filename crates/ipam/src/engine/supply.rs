@@ -8,13 +8,14 @@ use std::time::Duration;
 use self::hysteresis::Hysteresis;
 pub(super) use self::situation::{Demanded, Sources};
 use super::calls::{Calls, Pressure};
-use super::context::Context;
+use super::context::{Context, MayChange};
 use super::inventory::Inventory;
 use super::journal::Journal;
 use super::learnt::Learnt;
 use super::lifecycle::Lifecycle;
 use crate::block::{BlockCount, Family};
 use crate::call::{Action, Ec2Call};
+use crate::event::RefusalCode;
 use crate::id::{EniId, SubnetId};
 use crate::ownership;
 use crate::plan::{Blocked, Growth, Plan, Situation, Surplus, plan};
@@ -140,8 +141,8 @@ impl FamilySupply {
 }
 
 impl Supplying<'_> {
-    /// Plans each family, starts what the targets and the waiting pods want, and gives back the surplus. IPv6 comes
-    /// first: it needs one call on the primary ENI, and IPv4 may need many there, one after the other.
+    /// Plans each family, starts what the targets and the waiting pods want, and gives back the surplus, as far as the policy
+    /// allows. IPv6 comes first: it needs one call on the primary ENI, and IPv4 may need many there, one after the other.
     pub(super) fn plan(&mut self) {
         for family in [Family::V6, Family::V4] {
             match self.cx.families().of(family) {
@@ -175,11 +176,20 @@ impl Supplying<'_> {
         {
             growth.retain(|growth| !is_create(growth));
         }
-        if supply.grows_at(cx).is_some_and(|at| at <= cx.now) {
-            growth.into_iter().for_each(|growth| self.start_growth(family, growth));
+        let is_off = |blocked: &Blocked| blocked.code == RefusalCode::ProvisioningOff;
+        let is_short = supply.plan.blocked.iter().any(is_off);
+        let grows = supply.grows_at(cx).is_some_and(|at| at <= cx.now);
+        let surplus = std::mem::take(&mut supply.plan.surplus);
+        match cx.may_change() {
+            Some(may_change) => {
+                if grows {
+                    growth.into_iter().for_each(|it| self.start_growth(family, it, may_change));
+                }
+                self.shrink(family, &surplus, may_change);
+            }
+            None if is_short => self.inventory.look_for_more(self.calls, self.pressure, cx.now),
+            None => {}
         }
-        let surplus = std::mem::take(&mut self.supply.of(family).plan.surplus);
-        self.shrink(family, &surplus);
     }
 
     /// Pods that need both families and get no IPv6 address would only hold IPv4 addresses in vain.
@@ -191,7 +201,7 @@ impl Supplying<'_> {
         self.demanded.n_waiting.saturating_sub(usize::try_from(in_vain).unwrap_or(usize::MAX))
     }
 
-    fn start_growth(&mut self, family: Family, growth: Growth) {
+    fn start_growth(&mut self, family: Family, growth: Growth, may_change: MayChange) {
         let now = self.cx.now;
         let call = match growth {
             Growth::Assign { eni, blocks } => {
@@ -210,7 +220,7 @@ impl Supplying<'_> {
             let Demanded { n_waiting, n_expected, .. } = self.demanded;
             let (waiting, expected) = (n_waiting as u64, n_expected as u64);
             let why = Reason::Short { free, wanted, waiting, expected };
-            self.calls.start(call, why, self.journal, now);
+            self.calls.start(call, why, may_change, self.journal, now);
         }
     }
 
@@ -232,7 +242,7 @@ impl Supplying<'_> {
     }
 
     /// Gives back the blocks and ENIs that have been surplus for long enough.
-    fn shrink(&mut self, family: Family, surplus: &Surplus) {
+    fn shrink(&mut self, family: Family, surplus: &Surplus, may_change: MayChange) {
         let (now, delay) = (self.cx.now, self.cx.policy.timing.shrink_delay);
         let n_blocks = surplus.blocks.iter().map(|(_, blocks)| usize::from(blocks.n)).sum();
         let supply = self.supply.of(family);
@@ -248,7 +258,7 @@ impl Supplying<'_> {
             let (n_enis, lasted) = supply.surplus_enis.take_ripe(delay * ENIS_STAY_LONGER, now);
             let why = supply.surplus_reason(lasted);
             for eni in surplus.enis.iter().take(n_enis) {
-                self.lifecycle().drain(eni, why.clone());
+                self.lifecycle(may_change).drain(eni, why.clone());
             }
         }
         let supply = self.supply.of(family);
@@ -257,11 +267,11 @@ impl Supplying<'_> {
         for (eni, blocks) in &surplus.blocks {
             let n = blocks.n.min(u16::try_from(left).unwrap_or(u16::MAX));
             left -= usize::from(n);
-            self.give_back(eni, blocks.with_n(n), &why);
+            self.give_back(eni, blocks.with_n(n), &why, may_change);
         }
     }
 
-    fn give_back(&mut self, eni: &EniId, count: BlockCount, why: &Reason) {
+    fn give_back(&mut self, eni: &EniId, count: BlockCount, why: &Reason, may_change: MayChange) {
         let (action, now) = (count.kind.unassign_action(), self.cx.now);
         // A surplus of both kinds on one ENI takes two calls, one after the other.
         if self.calls.is_busy(eni)
@@ -275,11 +285,11 @@ impl Supplying<'_> {
         if !blocks.is_empty() {
             self.pool.set_leaving(eni, &blocks, true);
             let call = Ec2Call::Unassign { eni: eni.clone(), blocks };
-            self.calls.start(call, why.clone(), self.journal, now);
+            self.calls.start(call, why.clone(), may_change, self.journal, now);
         }
     }
 
-    fn lifecycle(&mut self) -> Lifecycle<'_> {
+    fn lifecycle(&mut self, may_change: MayChange) -> Lifecycle<'_> {
         Lifecycle {
             pool: self.pool,
             calls: self.calls,
@@ -287,6 +297,7 @@ impl Supplying<'_> {
             inventory: self.inventory,
             learnt: &self.supply.learnt,
             pressure: self.pressure,
+            may_change,
             cx: self.cx,
         }
     }

@@ -42,6 +42,7 @@ impl Engine {
         PoolView {
             kind: main,
             limits: cx.limits,
+            changes: cx.changes(),
             counts: counts(main.family(), &enis),
             second: second.last(),
             enis,
@@ -113,7 +114,7 @@ impl Engine {
         let next = inventory.subnets_for_new_enis(self.site.at(now));
         let view = |id: SubnetId| {
             let facts = subnets.get(&id).filter(|facts| !facts.is_ipv6_only())?;
-            let (described, free_addresses) = (facts.free_addresses, subnets.free(&id)?);
+            let (described, free_addresses) = (facts.free_addresses?, subnets.free(&id)?);
             let refuses = matches!(subnets.prefixes(&id, now), Allowance::Closed { .. });
             let free_prefixes = if refuses { 0 } else { free_addresses / ADDRESSES_OF_A_PREFIX };
             Some((id, SubnetRoom { free_addresses, free_prefixes, described, described_at }))
@@ -175,7 +176,7 @@ impl Engine {
         let planned = self.eni_config_phrases(now).into_iter().chain(planned);
         let planned = planned.chain(self.waits_for_rest(now));
         let planned = planned.chain(self.waits_for_the_kernel(now));
-        let planned = self.warm_start_notice().into_iter().chain(planned);
+        let planned = self.warm_start_notice(cx.who_describes()).into_iter().chain(planned);
         let planned = planned.chain(held).chain(links).chain(excluded).chain(unconfirmed);
         let planned = planned.chain(on_host);
         let mut all: Vec<String> = planned.chain(lost).chain(self.unusual_pods()).collect();
@@ -231,12 +232,14 @@ impl Engine {
     }
 
     /// The notice that the record stands in for EC2's answer, while it does.
-    fn warm_start_notice(&self) -> Option<String> {
+    fn warm_start_notice(&self, who: &str) -> Option<String> {
         (self.inventory.is_warm_started() && !self.inventory.is_known()).then(|| {
             // Also while the next attempt is under way.
             let failed = self.calls.retries.failure(&Subject::Action(Action::DescribeEnis));
             let why = failed.map_or_else(String::new, |hold| format!(" ({})", hold.why));
-            format!("STARTING: EC2 does not answer; the ENIs are as it described them before{why}")
+            format!(
+                "STARTING: {who} does not answer; the ENIs are as it described them before{why}"
+            )
         })
     }
 

@@ -182,7 +182,7 @@ fn subnet_facts() -> SubnetFacts {
         id: subnet(),
         cidr: Ipv4Net::new_assert(PREFIXES.into(), 8).into(),
         // The free addresses of the largest possible subnet, a /16, when it is empty.
-        free_addresses: 65_531,
+        free_addresses: Some(65_531),
         tags: BTreeMap::new(),
     }
 }

@@ -119,6 +119,10 @@ impl Run {
             match effect {
                 Effect::Save { seq, .. } => self.send(Event::Saved { seq, result: Ok(()) }),
                 Effect::Reply { answer, .. } => self.answer = Some(answer),
+                Effect::ReadMetadata { id, call } => {
+                    let result = self.ec2.execute(call);
+                    self.send(Event::CallDone { id, result });
+                }
                 Effect::Call { id, call, why: _ } => {
                     *self.calls.entry(call.action()).or_default() += 1;
                     let result = self.ec2.execute(call);
@@ -172,6 +176,7 @@ mod tests {
             let policy = Policy {
                 families: Families::single(family),
                 placement: Placement::LikePrimary,
+                provisioning: crate::policy::Provisioning::Always,
                 max_enis: None,
                 max_pods: 1000,
                 delegated_prefixes: None,

@@ -3,7 +3,7 @@
 mod place;
 
 use super::totals::{PREFIX_SIZE, Totals};
-use super::{Asked, Blocked, Growth, Plan, Situation, SubnetSupply, SupplyState, Surplus};
+use super::{Asked, Blocked, Growth, Plan, Scope, Situation, SubnetSupply, SupplyState, Surplus};
 use crate::block::{BlockCount, BlockKind};
 use crate::event::RefusalCode;
 use crate::policy::{FamilyPolicy, Limits, Policy, Targets};
@@ -23,6 +23,8 @@ struct Want {
 pub(super) struct Planner<'a> {
     pub(super) situation: &'a Situation,
     pub(super) family: FamilyPolicy,
+    /// Those that count at present.
+    targets: Targets,
     max_pods: u64,
     /// The most ENIs of ours on the instance.
     enis_allowed: u16,
@@ -88,9 +90,15 @@ impl<'a> Planner<'a> {
         let unused = totals.idle_prefixes.min(totals.available() / family.kind.size());
         let promised = to_delegate.min(unused);
         totals.remove(family.kind.times(u16::try_from(promised).unwrap_or(u16::MAX)));
+        let targets = match situation.scope {
+            Scope::All => family.targets,
+            Scope::ForPods | Scope::Nothing(_) if totals.addresses == 0 => family.targets,
+            Scope::ForPods | Scope::Nothing(_) => Targets::Ip { warm: 0, minimum: 0 },
+        };
         let mut planner = Self {
             situation,
             family,
+            targets,
             max_pods,
             enis_allowed: limits.enis_for(policy, family).saturating_sub(situation.n_foreign),
             blocks_per_eni: limits.blocks_per_eni(),
@@ -115,7 +123,19 @@ impl<'a> Planner<'a> {
         planner
     }
 
-    pub(super) fn grow(&mut self) {
+    /// Plans nothing, and has `obstacle` if pods lack addresses.
+    pub(super) fn stand_still(&mut self, obstacle: &Blocked) {
+        if self.want().is_some() || self.n_lacking_to_delegate > 0 {
+            self.block(obstacle.clone());
+        }
+    }
+
+    /// From now on the targets of the policy count, in any scope.
+    pub(super) fn heed_targets(&mut self) {
+        self.targets = self.family.targets;
+    }
+
+    pub(super) fn refuse_beyond_max_pods(&mut self) {
         if self.n_over_max_pods > 0 {
             self.block(Blocked {
                 code: RefusalCode::MaxPods,
@@ -124,6 +144,9 @@ impl<'a> Planner<'a> {
                 passes_at: None,
             });
         }
+    }
+
+    pub(super) fn grow(&mut self) {
         while let Some(want) = self.want() {
             // A prefix in another subnet comes before single addresses in this one. Single addresses are for
             // pods that wait where there are no prefixes.
@@ -174,7 +197,7 @@ impl<'a> Planner<'a> {
         if deficit == 0 {
             return None;
         }
-        let blocks = match (self.family.targets, self.kind()) {
+        let blocks = match (self.targets, self.kind()) {
             (Targets::WarmEni(_), _) => u64::MAX,
             (Targets::WarmPrefix(warm), BlockKind::V4Prefix) => {
                 let idle = totals.idle_prefixes;
@@ -194,7 +217,7 @@ impl<'a> Planner<'a> {
 
     /// How many free addresses the targets want.
     fn wanted(&self, totals: &Totals) -> u64 {
-        let (free, minimum) = match self.family.targets {
+        let (free, minimum) = match self.targets {
             Targets::WarmEni(warm) => (u64::from(warm).saturating_mul(self.eni_size()).max(1), 0),
             Targets::WarmPrefix(warm) => ((u64::from(warm) * PREFIX_SIZE).max(1), 0),
             Targets::Ip { warm, minimum } => (u64::from(warm), u64::from(minimum)),

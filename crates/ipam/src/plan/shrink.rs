@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::grow::Planner;
 use super::totals::{PREFIX_SIZE, Totals};
-use super::{EniSupply, SupplyState, Surplus};
+use super::{EniSupply, Scope, SupplyState, Surplus};
 use crate::block::{BlockCount, BlockKind, Family};
 use crate::id::EniId;
 use crate::policy::Targets;
@@ -25,7 +25,7 @@ impl<'a> Planner<'a> {
         let is_excluded =
             |eni: &&EniSupply| matches!(eni.state, SupplyState::Excluded | SupplyState::NotForPods);
         for eni in self.situation.enis.iter().filter(is_excluded).filter(|eni| !eni.busy) {
-            if eni.is_removable() {
+            if self.may_go(eni) {
                 match eni.removable_from {
                     Some(from) if from > self.now => self.look_again(Some(from)),
                     _ => surplus.enis.push(eni.id.clone()),
@@ -41,8 +41,7 @@ impl<'a> Planner<'a> {
 
     /// The ENIs to drain now, and the places of all surplus ENIs, including those that are too young to go.
     fn surplus_enis(&mut self) -> (Vec<EniId>, Vec<usize>) {
-        let mut candidates: Vec<_> =
-            self.attached().filter(|(_, eni)| eni.is_removable()).collect();
+        let mut candidates: Vec<_> = self.attached().filter(|(_, eni)| self.may_go(eni)).collect();
         candidates.sort_by_key(|(at, eni)| (eni.tally.addresses, Reverse(*at)));
         let (mut enis, mut leaving) = (Vec::new(), Vec::new());
         for (at, eni) in candidates {
@@ -164,16 +163,18 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Whether the ENI may go back now or when it is old enough.
+    fn may_go(&self, eni: &EniSupply) -> bool {
+        let in_scope = match self.situation.scope {
+            Scope::All => true,
+            Scope::ForPods | Scope::Nothing(_) => false,
+        };
+        in_scope && eni.removable_from.is_some() && eni.tally.live == 0 && eni.tally.cooling == 0
+    }
+
     /// The attached ENIs that no call is changing, with their places.
     fn attached(&self) -> impl Iterator<Item = (usize, &'a EniSupply)> + use<'a> {
         let enis = self.situation.enis.iter().enumerate();
         enis.filter(|(_, eni)| eni.state == SupplyState::Attached && !eni.busy)
-    }
-}
-
-impl EniSupply {
-    /// Whether it may go now or when it is old enough.
-    fn is_removable(&self) -> bool {
-        self.removable_from.is_some() && self.tally.live == 0 && self.tally.cooling == 0
     }
 }

@@ -43,7 +43,7 @@ fn four_subnets() -> Ec2 {
     for (n, tags) in [(1, &[("for", "pods")][..]), (2, &[("for", "pods")]), (3, &[])] {
         let id = format!("subnet-{n}");
         ec2.add_subnet(&id, u8::try_from(n).unwrap(), tags);
-        ec2.subnet(&id).facts.free_addresses = 100 - 10 * n;
+        ec2.subnet(&id).facts.free_addresses = Some(100 - 10 * n);
     }
     ec2
 }

@@ -165,9 +165,9 @@ fn create_refused_in_one_subnet_tries_the_next() {
         let mut ec2 = Ec2::new(limits("t3.small"));
         for (id, byte, free) in [("subnet-1", 1, 900), ("subnet-2", 2, 800)] {
             ec2.add_subnet(id, byte, &[("kubernetes.io/role/cni", "1")]);
-            ec2.subnet(id).facts.free_addresses = free;
+            ec2.subnet(id).facts.free_addresses = Some(free);
         }
-        ec2.subnet(SUBNET).facts.free_addresses = 700;
+        ec2.subnet(SUBNET).facts.free_addresses = Some(700);
         let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(0, 0));
         node.settle();
         assert_eq!(indexes(&mut node, 3), [0; 3]);
@@ -238,7 +238,7 @@ fn subnet_with_too_few_addresses_gets_one_create_at_a_time() {
     let n_asked_at_once = |n_free: u16| {
         let mut ec2 = Ec2::new(limits("m5.xlarge"));
         ec2.subnet(SUBNET).n_addresses = n_free + 14;
-        ec2.subnet(SUBNET).facts.free_addresses = u32::from(n_free) + 14;
+        ec2.subnet(SUBNET).facts.free_addresses = Some(u32::from(n_free) + 14);
         let policy = Setup { grow_delay: Duration::from_millis(50), ..warm_ip(14, 0) };
         let mut node = Node::start_with(ec2, limits("m5.xlarge"), policy);
         node.pass(secs(1));

@@ -100,7 +100,7 @@ impl Ec2 {
         let facts = SubnetFacts {
             id: subnet_id(id),
             cidr: Ipv4Net::new(Ipv4Addr::new(10, third_byte, 0, 0), 16).unwrap().into(),
-            free_addresses: 60_000,
+            free_addresses: Some(60_000),
             tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         };
         let subnet = Subnet { facts, n_addresses: 10_000, n_prefixes: 2_000, n_ipv6: 2_000 };

@@ -70,7 +70,7 @@ fn full_primary() -> Node {
 fn exhausted_subnet_is_named_probed_and_recovers() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     ec2.subnet(SUBNET).n_addresses = 1;
-    ec2.subnet(SUBNET).facts.free_addresses = 1;
+    ec2.subnet(SUBNET).facts.free_addresses = Some(1);
     let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(2, 0));
     node.settle();
     assert_eq!(node.ec2.n_blocks(), [1], "half of the two that EC2 refused");
@@ -158,7 +158,7 @@ fn other_subnet_serves_while_one_is_exhausted() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     ec2.subnet(SUBNET).n_addresses = 3;
     ec2.add_subnet("subnet-1", 1, &[("kubernetes.io/role/cni", "1")]);
-    ec2.subnet("subnet-1").facts.free_addresses = 10;
+    ec2.subnet("subnet-1").facts.free_addresses = Some(10);
     let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(0, 0));
     node.settle();
     for pod in 0..5 {
@@ -174,7 +174,7 @@ fn prefix_in_another_subnet_precedes_single_addresses() {
     ec2.subnet(SUBNET).n_prefixes = 0;
     ec2.add_subnet("subnet-1", 1, &[("kubernetes.io/role/cni", "1")]);
     ec2.subnet("subnet-1").n_prefixes = 1;
-    ec2.subnet("subnet-1").facts.free_addresses = 10;
+    ec2.subnet("subnet-1").facts.free_addresses = Some(10);
     let policy =
         Setup { kind: BlockKind::V4Prefix, targets: Targets::WarmPrefix(1), ..warm_ip(0, 0) };
     let mut node = Node::start_with(ec2, limits("t3.small"), policy);

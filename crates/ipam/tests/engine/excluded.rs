@@ -18,7 +18,7 @@ fn hours(n: u64) -> Duration {
 fn two_subnets() -> Ec2 {
     let mut ec2 = Ec2::new(limits("t3.small"));
     ec2.add_subnet("subnet-1", 1, &[(ROLE, "1")]);
-    ec2.subnet("subnet-1").facts.free_addresses = 10;
+    ec2.subnet("subnet-1").facts.free_addresses = Some(10);
     ec2
 }
 
@@ -62,7 +62,7 @@ fn excluded_primary_eni_gets_no_address() {
 #[test]
 fn without_discovery_tags_of_subnets_have_no_effect() {
     let mut ec2 = two_subnets();
-    ec2.subnet("subnet-1").facts.free_addresses = 90_000;
+    ec2.subnet("subnet-1").facts.free_addresses = Some(90_000);
     exclude_by_role(&mut ec2);
     let mut policy = warm_ip(1, 0);
     policy.placement = Placement::PrimarySubnet;
@@ -119,7 +119,7 @@ fn growth_notices_an_exclusion_that_is_an_hour_old() {
 #[test]
 fn secondary_eni_in_an_excluded_subnet_goes_back() {
     let mut ec2 = two_subnets();
-    ec2.subnet("subnet-1").facts.free_addresses = 90_000;
+    ec2.subnet("subnet-1").facts.free_addresses = Some(90_000);
     let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(1, 0));
     node.settle();
     for pod in 0..4 {

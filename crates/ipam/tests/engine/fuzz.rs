@@ -117,7 +117,7 @@ fn subnet() -> impl Strategy<Value = SubnetFacts> {
         move |(id, network, length, free_addresses, has_role)| SubnetFacts {
             id: subnet_id(&format!("subnet-{id}")),
             cidr: Ipv4Net::new(network.into(), length).unwrap().into(),
-            free_addresses,
+            free_addresses: Some(free_addresses),
             tags: if has_role { role.clone() } else { BTreeMap::new() },
         },
     )
@@ -232,6 +232,7 @@ impl FuzzedNode {
                     assert_eq!(self.record.owner(granted.address()), Some(key));
                 }
                 Effect::Reply { .. }
+                | Effect::ReadMetadata { .. }
                 | Effect::SyncHost(_)
                 | Effect::TakeDown(_)
                 | Effect::ReadKernel

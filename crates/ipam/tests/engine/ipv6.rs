@@ -8,7 +8,7 @@ use ipam::block::BlockKind;
 use ipam::call::Ec2Call;
 use ipam::event::RefusalCode;
 use ipam::plan::{
-    Allowance, Blocked, EniSupply, Growth, Situation, SubnetSupply, SupplyState, Tally, plan,
+    Allowance, Blocked, EniSupply, Growth, Scope, Situation, SubnetSupply, SupplyState, Tally, plan,
 };
 use ipam::policy::{Policy, WarmSettings};
 use ipam::time::Timestamp;
@@ -147,6 +147,7 @@ fn second_prefix_comes_when_the_first_is_used_up() {
         };
         let policy: Policy = ipv6().into();
         let situation = Situation {
+            scope: Scope::All,
             family: limits("m5.large").families(&policy).policy(),
             enis: vec![primary],
             creating: Vec::new(),

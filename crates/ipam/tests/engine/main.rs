@@ -38,6 +38,7 @@ mod nat;
 mod node;
 mod primary;
 mod promptness;
+mod provisioning;
 mod queue;
 mod repeated_crashes;
 mod requests;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipam::block::{Block, BlockKind, Family};
-use ipam::call::{CallId, CallOutput, Ec2Call, EniFacts};
+use ipam::call::{Action, CallId, CallOutput, Ec2Call, EniFacts};
 use ipam::connection_tracking::ConnectionTracking;
 use ipam::eni_config::EniConfigAnswer;
 use ipam::event::{
@@ -16,7 +16,7 @@ use ipam::id::{AttachmentKey, BootId, EniId, InstanceId, Pod};
 use ipam::kernel_report::{AddressedLink, KernelReport, PodLink};
 use ipam::policy::{
     EgressPolicy, Families, FamilyPolicy, Limits, NatPolicy, Needs, Node as NodeFacts, Placement,
-    Policy, SourcePorts, Targets, Timing, WarmSettings,
+    Policy, Provisioning, SourcePorts, Targets, Timing, WarmSettings,
 };
 use ipam::record::{Assignment, Change, PodIpv6, Record, Via};
 use ipam::time::Timestamp;
@@ -51,6 +51,7 @@ pub(crate) struct Setup {
     pub(crate) dual: Option<Needs>,
     pub(crate) targets: Targets,
     pub(crate) placement: Placement,
+    pub(crate) provisioning: Provisioning,
     pub(crate) max_enis: Option<u16>,
     pub(crate) max_pods: u32,
     pub(crate) delegated_prefixes: Option<u16>,
@@ -88,6 +89,7 @@ impl From<Setup> for Policy {
         Policy {
             families,
             placement,
+            provisioning: setup.provisioning,
             max_enis,
             max_pods,
             delegated_prefixes,
@@ -106,6 +108,7 @@ pub(crate) fn policy(kind: BlockKind, settings: WarmSettings) -> Setup {
         dual: None,
         targets: Targets::resolve(kind, settings),
         placement: Placement::LikePrimary,
+        provisioning: Provisioning::WhileSchedulable,
         max_enis: None,
         max_pods: 737,
         delegated_prefixes: None,
@@ -196,6 +199,8 @@ pub(crate) struct Node {
     pub(crate) picture: Option<HostPicture>,
     /// The calls in the order in which they were made, each with its reason.
     pub(crate) reasons: Vec<(Ec2Call, Reason)>,
+    /// What was asked of the metadata service in place of EC2.
+    pub(crate) metadata_reads: Vec<Action>,
     /// The links that the engine wants removed and that still exist.
     pub(crate) to_take_down: BTreeMap<IpAddr, PodLink>,
     /// Addresses of the host, each with its link. They are part of the next report.
@@ -250,6 +255,7 @@ impl Node {
             host: None,
             picture: None,
             reasons: Vec::new(),
+            metadata_reads: Vec::new(),
             to_take_down: BTreeMap::new(),
             on_host: BTreeMap::new(),
             off_host: BTreeMap::new(),
@@ -413,6 +419,11 @@ impl Node {
                         let enis = self.ec2.enis.values().cloned().collect();
                         self.early.insert(id, CallOutput::Enis(enis));
                     }
+                    self.calls.push_back((id, call));
+                }
+                Effect::ReadMetadata { id, call } => {
+                    assert!(call.reads(), "{call} changes something");
+                    self.metadata_reads.push(call.action());
                     self.calls.push_back((id, call));
                 }
                 Effect::SyncHost(picture) => {

@@ -97,7 +97,7 @@ fn no_eni_is_created_in_an_ipv6_only_subnet() {
     let mut ec2 = Ec2::new(limits("m5.large"));
     ec2.add_subnet("subnet-6", 6, &[("kubernetes.io/role/cni", "1")]);
     let facts = &mut ec2.subnets.get_mut(&subnet_id("subnet-6")).unwrap().facts;
-    (facts.cidr, facts.free_addresses) = ("2001:db8::/64".parse().unwrap(), 65_000);
+    (facts.cidr, facts.free_addresses) = ("2001:db8::/64".parse().unwrap(), Some(65_000));
     let mut node = Node::start_with(ec2, limits("m5.large"), warm_ip(2, 0));
     node.settle();
     for pod in 0..20 {

@@ -12,8 +12,8 @@ fn view_shows_the_room_of_subnets_for_pods() {
     let mut ec2 = Ec2::new(limits("m5.large"));
     ec2.add_subnet("subnet-1", 1, &[("kubernetes.io/role/cni", "1")]);
     ec2.add_subnet("subnet-2", 2, &[]);
-    ec2.subnet("subnet-1").facts.free_addresses = 1_000;
-    ec2.subnet(SUBNET).facts.free_addresses = 100;
+    ec2.subnet("subnet-1").facts.free_addresses = Some(1_000);
+    ec2.subnet(SUBNET).facts.free_addresses = Some(100);
     ec2.subnet(SUBNET).n_prefixes = 0;
     let warm = WarmSettings { warm_eni: 0, warm_ip: 0, minimum_ip: 0, warm_prefix: 1 };
     let mut node = Node::start_with(ec2, limits("m5.large"), policy(BlockKind::V4Prefix, warm));

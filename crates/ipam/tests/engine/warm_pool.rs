@@ -405,7 +405,7 @@ fn subnet_tags_decide_where_new_enis_go() {
             ec2.subnet(SUBNET).facts.tags = tags;
         } else {
             ec2.add_subnet(subnet, 1, tags);
-            ec2.subnet(subnet).facts.free_addresses = 65_000;
+            ec2.subnet(subnet).facts.free_addresses = Some(65_000);
         }
         let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(9, 0));
         node.settle();

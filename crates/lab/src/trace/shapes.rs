@@ -72,7 +72,7 @@ pub fn varying(
 /// that live for seconds. Few are large or live for hours.
 ///
 /// Sizes and lives have Pareto distributions with the exponents 1.5 and 1.1, up to 100 pods and two
-/// hours, as jobs in published traces of clusters have heavy tails.
+/// hours. The exponents are chosen here; no trace of a real cluster was fitted.
 #[must_use]
 pub fn heavy_tailed(gap: Duration, span: Duration, seed: u64) -> Trace {
     let mut rng = Rng::with_stream(seed, ARRIVALS);

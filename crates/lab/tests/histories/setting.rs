@@ -7,7 +7,9 @@ use ec2_model::Delay;
 use ec2_model::Rng;
 use ec2_model::config::{AddressChoice, Consistency, Latency, Throttling};
 use ipam::block::BlockKind;
-use ipam::policy::{Families, FamilyPolicy, Needs, Placement, Policy, Timing, WarmSettings};
+use ipam::policy::{
+    Families, FamilyPolicy, Needs, Placement, Policy, Provisioning, Timing, WarmSettings,
+};
 use ipnet::Ipv4Net;
 use lab::spec::{Purpose, Subnet, VpcSpec};
 
@@ -61,6 +63,7 @@ fn policy(rng: &mut Rng) -> Policy {
     Policy {
         families: Families::single(FamilyPolicy::new(kind, warm)),
         placement: Placement::LikePrimary,
+        provisioning: Provisioning::Always,
         max_enis: max_enis(rng),
         max_pods: *rng.pick(&[1, 4, 11, 29, 110]),
         delegated_prefixes: None,

@@ -466,8 +466,9 @@ impl Simulation {
                 self.nodes[node].links.retain(|address, key| !is_same(address, key));
             }
             Effect::ReadKernel => self.read_kernel(node),
-            // The nodes have no connections.
-            Effect::RestorePods(_)
+            // The nodes have no connections, and EC2 answers them.
+            Effect::ReadMetadata { .. }
+            | Effect::RestorePods(_)
             | Effect::RemoveHostAddresses(_)
             | Effect::ForgetConnections(_) => {}
         }

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use ipam::block::BlockKind;
-use ipam::policy::{Families, FamilyPolicy, Placement, Policy, Targets, Timing, WarmSettings};
+use ipam::policy::{
+    Families, FamilyPolicy, Placement, Policy, Provisioning, Targets, Timing, WarmSettings,
+};
 use lab::spec::{NodeSpec, Subnet, VpcSpec};
 use lab::trace::{TraceAction, TraceStep};
 use lab::{PodStart, Setup, Strategy, run};
@@ -27,6 +29,7 @@ fn policy(kind: BlockKind, setting: Setting) -> Policy {
     Policy {
         families: Families::single(FamilyPolicy { targets, ..family }),
         placement: Placement::LikePrimary,
+        provisioning: Provisioning::Always,
         max_enis: None,
         max_pods: 737,
         delegated_prefixes: None,

@@ -23,6 +23,7 @@ use vpc_sim::server::Server;
 
 use super::super::{FILE, FactsSource, Identity, Learnt};
 use super::service::{self, Chance, Shown};
+use crate::cloud::Cloud;
 use crate::run::make_call;
 use crate::{hints, limits};
 
@@ -252,7 +253,7 @@ impl TestNode {
             Effect::Call { id, call, why: _ } => {
                 self.counts.calls += 1;
                 self.counts.given_back += u64::from(self.takes_from_a_pod(&call));
-                events.push_back(make_call(ec2.clone(), id, call).await);
+                events.push_back(make_call(Cloud::Ec2(ec2.clone()), id, call).await);
             }
             Effect::SyncHost(picture) => {
                 let enis = picture.enis.into_iter();
@@ -261,7 +262,8 @@ impl TestNode {
                 );
             }
             Effect::ReadKernel => events.push_back(self.kernel()),
-            Effect::TakeDown(_)
+            Effect::ReadMetadata { .. }
+            | Effect::TakeDown(_)
             | Effect::RestorePods(_)
             | Effect::RemoveHostAddresses(_)
             | Effect::ForgetConnections(_) => {}

@@ -47,6 +47,7 @@ fn pod(name: &str, address: &str, age_s: u64) -> v1::PodView {
 
 fn view() -> v1::ViewReply {
     v1::ViewReply {
+        changes: "cordoned".into(),
         instance_id: "i-0a".into(),
         instance_type: "m5.large".into(),
         mode: "prefix".into(),
@@ -116,6 +117,7 @@ fn table_shows_the_whole_pool() {
     let expect = expect_test::expect![[r#"
 i-0a (m5.large), ipamd 0.1.0, mode prefix
 limits: 3 ENIs, 10 addresses on each, prefixes (EC2)
+changes at EC2: as pods want, since the node is cordoned; no ENI goes back (AWS_MANAGE_ENIS_NON_SCHEDULABLE)
 
  ENI    DEVICE  TABLE  SUBNET    ADDRESS   STATE      USED  COOLING  FREE
  eni-0  0       main   subnet-a  10.0.0.0  ready      2     2        13
@@ -177,8 +179,8 @@ fn json_keys_stay_the_same() {
     };
     assert_eq!(
         keys(&json),
-        "blocked counts enis foreign_enis in_flight instance_id instance_type ipv6_counts limits mode \
-         pods version"
+        "blocked changes counts enis foreign_enis in_flight instance_id instance_type ipv6_counts limits \
+         mode pods version"
     );
     assert_eq!(
         keys(&json["enis"][0]),

@@ -1,7 +1,8 @@
 //! Blocks that somebody else has put on an ENI of ours, such as an address for a service on the node.
 //!
 //! No pod gets them and they do not go back. A block is foreign if EC2 describes it on an ENI and this process
-//! does not know it there. Where nothing is known, as at the very first start, all blocks are ours.
+//! does not know it there. Where nothing is known, as at the very first start, all blocks are ours. So they are while
+//! the policy leaves it to somebody else to assign them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,7 +21,9 @@ impl StockTake<'_> {
     pub(super) fn put_blocks(&mut self, facts: &EniFacts, known: &BTreeSet<Block>) {
         let now = self.cx.now;
         self.inventory.changed_late.retain(|_, since| since + LATE > now);
-        let may_be_ours = self.inventory.changed_late.contains(&facts.id)
+        let are_from_others = self.cx.may_change().is_none();
+        let may_be_ours = are_from_others
+            || self.inventory.changed_late.contains(&facts.id)
             || self.calls.has_unconfirmed_outcome(&facts.id);
         let record = self.journal.record();
         let is_pods = |block: &Block| {
@@ -32,6 +35,9 @@ impl StockTake<'_> {
         let foreign: BTreeSet<_> =
             unknown.filter(|block| !may_be_ours && !is_pods(block)).collect();
         let Some(eni) = self.pool.enis.get_mut(&facts.id) else { return };
+        if are_from_others {
+            eni.foreign_blocks.clear();
+        }
         eni.foreign_blocks.extend(foreign);
         let ours: BTreeSet<_> = facts.blocks.difference(&eni.foreign_blocks).copied().collect();
         self.pool.add_blocks(&facts.id, &ours, record, self.promised);

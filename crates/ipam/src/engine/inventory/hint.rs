@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{AUDIT, Inventory};
+use super::{AUDIT, Foreign, Inventory};
 use crate::block::Block;
 use crate::engine::calls::Calls;
 use crate::engine::context::Context;
@@ -20,6 +20,7 @@ use crate::pool::Pool;
 use crate::reason::Reason;
 use crate::retry::Pace;
 use crate::time::Timestamp;
+use crate::view::Changes;
 
 /// For how long the service must differ. Longer than the service lags behind EC2, and EC2 behind a change.
 /// Shorter than a minute, so that the next hint can confirm this one.
@@ -42,16 +43,27 @@ enum Fact {
     Strange(Block),
     /// The service shows these security groups, and EC2 has described others.
     Groups(BTreeSet<SecurityGroupId>),
+    /// The service shows the ENI, and EC2 has not described it on this instance. It counts where somebody else attaches
+    /// ENIs for pods.
+    New,
+}
+
+/// EC2's last answer.
+#[derive(Clone, Copy)]
+pub(super) struct Described<'a> {
+    pool: &'a Pool,
+    foreign: &'a BTreeMap<EniId, Foreign>,
 }
 
 impl Difference {
     /// Whether EC2's last answer still differs.
-    fn holds(&self, pool: &Pool) -> bool {
+    fn holds(&self, Described { pool, foreign }: Described<'_>) -> bool {
         let eni = pool.enis.get(&self.eni).filter(|eni| eni.attachment().is_some());
         match &self.fact {
             Fact::Lacking(block) => eni.is_some_and(|eni| is_known(eni, block)),
             Fact::Strange(block) => !eni.is_some_and(|eni| is_known(eni, block)),
             Fact::Groups(shown) => eni.is_some_and(|eni| has_others(eni, shown)),
+            Fact::New => !pool.enis.contains_key(&self.eni) && !foreign.contains_key(&self.eni),
         }
     }
 
@@ -59,7 +71,7 @@ impl Difference {
     fn block(&self) -> Option<Block> {
         match &self.fact {
             Fact::Lacking(block) | Fact::Strange(block) => Some(*block),
-            Fact::Groups(_) => None,
+            Fact::Groups(_) | Fact::New => None,
         }
     }
 
@@ -98,19 +110,32 @@ pub(super) struct Hints {
 }
 
 impl Hints {
+    /// Keeps `shown`, those of `before` with their verdicts.
+    fn note(
+        &mut self,
+        shown: impl Iterator<Item = Difference>,
+        before: &BTreeMap<Difference, Verdict>,
+        now: Timestamp,
+    ) {
+        self.differences.extend(shown.map(|it| {
+            let verdict = before.get(&it).copied().unwrap_or(Verdict::Open(now));
+            (it, verdict)
+        }));
+    }
+
     /// Takes in that the pool now matches EC2's answer. The differences `judged` existed before.
     pub(super) fn judge(
         &mut self,
         judged: &[Difference],
-        pool: &Pool,
+        described: Described<'_>,
         asked_at: Timestamp,
         now: Timestamp,
     ) {
         let is_asked = self.asked.take_if(|since| *since <= asked_at).is_some();
-        if is_asked && judged.iter().any(|difference| !difference.holds(pool)) {
+        if is_asked && judged.iter().any(|difference| !difference.holds(described)) {
             (self.n_asked, self.asks_from) = (0, now);
         }
-        self.differences.retain(|difference, _| difference.holds(pool));
+        self.differences.retain(|difference, _| difference.holds(described));
         for difference in judged {
             let verdict = self.differences.get_mut(difference);
             if let Some(verdict) = verdict.filter(|it| it.is_sure(asked_at)) {
@@ -121,7 +146,7 @@ impl Hints {
 }
 
 impl Inventory {
-    /// Takes in what the service shows.
+    /// Takes in what the service shows. Where it answers in place of EC2, its answers hold nothing new.
     pub(in crate::engine) fn hint(
         &mut self,
         shown: &BTreeMap<EniId, MetadataEni>,
@@ -130,16 +155,21 @@ impl Inventory {
         cx: Context<'_>,
     ) {
         let now = cx.now;
+        if cx.changes() == Changes::ImdsOnly {
+            return;
+        }
         let before = std::mem::take(&mut self.hints.differences);
         let nothing = MetadataEni::default();
         for eni in pool.enis.values().filter(|eni| eni.attachment().is_some()) {
             let shown = shown.get(&eni.id).unwrap_or(&nothing);
             let blocks = for_pods(eni, &shown.blocks, cx.families());
             let all = differences(eni, &blocks).chain(other_groups(eni, &shown.security_groups));
-            self.hints.differences.extend(all.map(|it| {
-                let verdict = before.get(&it).copied().unwrap_or(Verdict::Open(now));
-                (it, verdict)
-            }));
+            self.hints.note(all, &before, now);
+        }
+        if cx.may_change().is_none() {
+            let new = shown.keys().map(|eni| Difference { eni: eni.clone(), fact: Fact::New });
+            let described = Described { pool, foreign: &self.foreign };
+            self.hints.note(new.filter(|it| it.holds(described)), &before, now);
         }
         let open = self.hints_to_judge(pool, calls, now);
         let mut verdicts = open.iter().map(|it| self.hints.differences[it]);
@@ -172,6 +202,18 @@ impl Inventory {
         refuted
     }
 
+    /// Compares what the service had shown with EC2's answer.
+    pub(super) fn judge_hints(
+        &mut self,
+        judged: &[Difference],
+        pool: &Pool,
+        asked_at: Timestamp,
+        now: Timestamp,
+    ) {
+        let described = Described { pool, foreign: &self.foreign };
+        self.hints.judge(judged, described, asked_at, now);
+    }
+
     /// The differences that a describe begun at `asked_at` decides.
     pub(super) fn hints_to_judge(
         &self,
@@ -179,7 +221,8 @@ impl Inventory {
         calls: &Calls,
         asked_at: Timestamp,
     ) -> Vec<Difference> {
-        let holding = self.hints.differences.keys().filter(|it| it.holds(pool));
+        let described = Described { pool, foreign: &self.foreign };
+        let holding = self.hints.differences.keys().filter(|it| it.holds(described));
         holding.filter(|it| calls.is_settled(&it.eni, pool, asked_at)).cloned().collect()
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{AUDIT, Foreign, Inventory, PrimaryTemplate, serving};
+use super::{Foreign, Inventory, PrimaryTemplate, next_audit, serving};
 use crate::block::Block;
 use crate::call::{
     AttachmentStatus, CallError, CallErrorKind, CallId, CallOutput, Ec2Call, EniFacts,
@@ -98,7 +98,7 @@ impl StockTake<'_> {
                 self.inventory.subnets.learn(facts.clone());
                 poll.succeeded(asked_at);
                 self.calls.action_succeeded(poll.call.action());
-                poll.ask(self.cx.now + self.cx.jitter.lengthened(AUDIT, 0), Reason::Audit);
+                poll.ask(next_audit(self.cx), Reason::Audit);
                 self.judge_exclusions();
                 return;
             }
@@ -190,15 +190,18 @@ impl StockTake<'_> {
         Judgements { describe, unattached, hints }
     }
 
-    /// Makes the pool match EC2's answer. Returns the unattached ENIs that were not known.
+    /// Makes the pool match EC2's answer. Returns the unattached ENIs that were not known. While nothing may be changed,
+    /// unattached ENIs are no concern.
     fn match_pool(&mut self, facts: &[EniFacts], describe: Describe) -> Vec<EniId> {
         let (now, asked_at) = (self.cx.now, describe.asked_at);
-        self.inventory.enis_poll.ask(now + self.cx.jitter.lengthened(AUDIT, 0), Reason::Audit);
+        self.inventory.enis_poll.ask(next_audit(self.cx), Reason::Audit);
         let doubted = self.settle_shown(describe.id);
         self.inventory.foreign.clear();
         let mut seen = BTreeSet::new();
         let mut unattached = Vec::new();
-        for eni in facts {
+        let may_attach = self.cx.may_change().is_some();
+        let is_concern = move |eni: &&EniFacts| eni.attachment.is_some() || may_attach;
+        for eni in facts.iter().filter(is_concern) {
             seen.insert(eni.id.clone());
             let ownership = match eni.attachment {
                 Some(_) => ownership::of_attached(eni, self.cx.node),
@@ -372,7 +375,7 @@ impl StockTake<'_> {
     /// Compares what the metadata service had shown with EC2's answer.
     pub(in crate::engine) fn judge_hints(&mut self, judgements: &Judgements) {
         let Judgements { describe, hints, .. } = judgements;
-        self.inventory.hints.judge(hints, self.pool, describe.asked_at, self.cx.now);
+        self.inventory.judge_hints(hints, self.pool, describe.asked_at, self.cx.now);
     }
 
     /// Whether no change of the ENI is so recent that EC2's answer may be older.

@@ -10,10 +10,11 @@ use crate::engine::learnt::Learnt;
 use crate::eni::{Eni, Exclusion, Origin, Stage};
 use crate::event::RefusalCode;
 use crate::id::SubnetId;
-use crate::plan::{Blocked, EniSupply, NewEni, Situation, SubnetSupply, SupplyState, Tally};
+use crate::plan::{Blocked, EniSupply, NewEni, Scope, Situation, SubnetSupply, SupplyState, Tally};
 use crate::policy::FamilyPolicy;
 use crate::pool::Pool;
 use crate::record::Record;
+use crate::view::Changes;
 
 /// The pods for which the pool must have an address now.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +64,7 @@ impl Sources<'_> {
         });
         Situation {
             family,
+            scope: self.scope(),
             enis: enis.into_iter().map(|eni| self.eni_supply(eni)).collect(),
             creating: creating.collect(),
             n_foreign: inventory.n_foreign(),
@@ -76,6 +78,23 @@ impl Sources<'_> {
             assign_hold: calls.hold(family.kind.assign_action(), pressure, cx.now),
             create_hold: calls.hold(Action::CreateEni, pressure, cx.now).or_else(unknown_subnets),
         }
+    }
+
+    /// How much may be planned.
+    fn scope(self) -> Scope {
+        let setting = match self.cx.changes() {
+            Changes::ByTargets => return Scope::All,
+            Changes::Cordoned => return Scope::ForPods,
+            Changes::Off => "DISABLE_NETWORK_RESOURCE_PROVISIONING",
+            Changes::ImdsOnly => "ENABLE_IMDS_ONLY_MODE",
+        };
+        let why = format!(
+            "{setting} leaves the node with what somebody else has attached and assigned; assign addresses or prefixes to \
+             its ENIs, attach an ENI, or run fewer pods here"
+        );
+        let until = self.inventory.next_look().filter(|at| *at > self.cx.now);
+        let code = RefusalCode::ProvisioningOff;
+        Scope::Nothing(Blocked { code, why, until, passes_at: None })
     }
 
     /// The obstacle if there is no subnet for new ENIs.
@@ -137,6 +156,9 @@ impl Sources<'_> {
 
     fn state(self, eni: &Eni) -> SupplyState {
         match &eni.stage {
+            Stage::Unattached if self.cx.may_change().is_none() => {
+                SupplyState::Leaving { holds_place: false }
+            }
             Stage::Unattached => SupplyState::Coming,
             Stage::Attached { link, .. } if link.is_broken() => SupplyState::Broken,
             Stage::Attached { .. } if self.inventory.lacks_range(&eni.subnet, self.record) => {

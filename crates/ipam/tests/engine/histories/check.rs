@@ -9,7 +9,7 @@ use ipam::call::Ec2Call;
 use ipam::event::{Answer, LinkState};
 use ipam::id::AttachmentKey;
 use ipam::node_local::is_node_local;
-use ipam::policy::Needs;
+use ipam::policy::{Needs, Policy, Provisioning};
 use ipam::record::{Assignment, KnownEni};
 
 use super::step::{End, Fate, PODS, Runtime, SaveEnd, Step, VPC};
@@ -215,9 +215,15 @@ impl HistoryModel {
         }
     }
 
-    /// Lets everything succeed for two hours, in a VPC whose ranges stay. Then the links of ended pods disappear, and
+    /// Lets everything be changed and succeed for two hours, in a VPC whose ranges stay. Then the links of ended pods disappear, and
     /// everything succeeds again.
     pub(super) fn heal(&mut self) {
+        let policy = self.node.boot.policy.clone();
+        if policy.provisioning == Provisioning::Off {
+            self.node.change_policy(Policy { provisioning: Provisioning::Always, ..policy });
+            self.check();
+        }
+        self.take(&Step::Cordon(false));
         self.take(&Step::VpcRanges(VPC));
         self.take(&Step::EniConfig(Some(SUBNET)));
         self.take(&Step::ReportKernel(Runtime::All));

@@ -3,7 +3,7 @@
 use ipam::block::BlockKind;
 use ipam::call::CallErrorKind;
 use ipam::event::LinkState;
-use ipam::policy::{Limits, Needs, Placement};
+use ipam::policy::{Limits, Needs, Placement, Provisioning};
 use proptest::prelude::*;
 
 use crate::ec2::{REFUSALS, SUBNET};
@@ -89,6 +89,8 @@ pub(super) enum Step {
     EniConfig(Option<&'static str>),
     /// The API server shows that these pods are about to start, whether or not it is true.
     PodsExpected(Vec<usize>),
+    /// The API server shows that the node is cordoned, or is not.
+    Cordon(bool),
 }
 
 /// What the container runtime lists.
@@ -189,6 +191,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => prop::sample::select(vec![None, Some("subnet-none"), Some(SUBNET), Some(SUBNET)])
             .prop_map(Step::EniConfig),
         3 => prop::collection::vec(0..2 * PODS, 0..PODS).prop_map(Step::PodsExpected),
+        1 => any::<bool>().prop_map(Step::Cordon),
         2 => (prop_oneof![2 => Just(0), 1 => 1..4_usize], prop::sample::select(GROUPS.to_vec()))
             .prop_map(|(eni, groups)| Step::Groups { eni, groups }),
         1 => delegating_policies().prop_map(Step::Policy),
@@ -225,10 +228,16 @@ pub(super) fn settings() -> impl Strategy<Value = Setting> {
     })
 }
 
-/// Policies. Some want prefixes for other containers, and some want them back.
+/// Policies. Some want prefixes for other containers, and some want them back. Some change nothing at EC2.
 fn delegating_policies() -> impl Strategy<Value = Setup> {
+    let provisioning = prop_oneof![
+        4 => Just(Provisioning::WhileSchedulable),
+        2 => Just(Provisioning::Always),
+        1 => Just(Provisioning::Off),
+    ];
     let delegated = prop::sample::select(vec![None, None, None, Some(0), Some(1), Some(2)]);
     let policies = policies(vec![BlockKind::V4Address, BlockKind::V4Prefix]);
-    (policies, delegated)
-        .prop_map(|(policy, delegated_prefixes)| Setup { delegated_prefixes, ..policy })
+    (policies, delegated, provisioning).prop_map(|(policy, delegated_prefixes, provisioning)| {
+        Setup { delegated_prefixes, provisioning, ..policy }
+    })
 }

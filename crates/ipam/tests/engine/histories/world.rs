@@ -175,6 +175,10 @@ impl HistoryModel {
                 let pod = |n: &usize| Pod { name: format!("pod-{n}"), ..Pod::default() };
                 self.node.send(Event::PodsExpected(pods.iter().map(pod).collect()));
             }
+            Step::Cordon(is_cordoned) => {
+                self.has_changed = true;
+                self.node.send(Event::Cordoned(*is_cordoned));
+            }
             Step::Limits(limits) => {
                 self.has_changed = true;
                 self.node.change_limits(*limits);
