@@ -130,6 +130,7 @@ impl Namespace {
             .replace(",M-DOWN", "")
             .replace("state UP", "state DOWN")
             .replace("state LOWERLAYERDOWN", "state DOWN")
+            .replace("state UNKNOWN", "state DOWN")
     }
 }
 
