@@ -218,7 +218,7 @@ async fn thresholds_and_wanted_overlaps_decide_the_exit_code() -> Result<()> {
 async fn what_may_not_be_read_is_a_gap_or_an_error() -> Result<()> {
     let desk = Desk::start("ipam-gaps").await?;
     let denied = "UnauthorizedOperation";
-    for action in ["GetSubnetCidrReservations", "DescribeInstances"] {
+    for action in ["GetSubnetCidrReservations", "DescribeInstances", "DescribeIpamPools"] {
         desk.sim.fail(action, 1, denied).await?;
     }
     let (_, audit) = desk.audit(&[]).await?;
@@ -227,6 +227,7 @@ async fn what_may_not_be_read_is_a_gap_or_an_error() -> Result<()> {
     for operation in ["GetSubnetCidrReservations", "DescribeInstances", "DescribeIpamPools"] {
         ensure!(gaps.contains(&operation), "{operation}: {gaps:?}");
     }
+    desk.sim.fail("DescribeIpamPools", 1, denied).await?;
     let (_, stdout, _) = desk.ipam(&["audit"]).await?;
     ensure!(stdout.contains("Amazon VPC IPAM is not used here, or may not be read"), "{stdout}");
 
