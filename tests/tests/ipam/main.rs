@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tests::process::program;
-use tests::sim::Sim;
+use tests::sim::{Sim, element};
 use tokio::process::Command;
 
 use crate::canned_aws::CannedAws;
@@ -94,13 +94,6 @@ async fn tidepool(arguments: &[&str], variables: &[(&str, &str)]) -> Result<(i32
     let out = command.output().await?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok((out.status.code().context("a signal")?, text(&out.stdout), text(&out.stderr)))
-}
-
-/// The text of the first element of this name.
-fn element(xml: &str, name: &str) -> Result<String> {
-    let after = xml.split_once(&format!("<{name}>")).map(|(_, rest)| rest);
-    let text = after.and_then(|rest| rest.split_once('<')).map(|(text, _)| text.to_owned());
-    text.with_context(|| format!("no {name} in {xml}"))
 }
 
 /// The code and severity of each finding, and the name of its subnet if it is about one.
