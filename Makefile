@@ -30,7 +30,7 @@ export TIDEPOOL_CNI := $(CARGO_TARGET_DIR)/plugin/aws-cni
 
 say := @printf '\n\033[1m==> %s\033[0m\n'
 
-.PHONY: help demo test soak upgrade bench charts test-guest test-k8s lint deny build plugin image reproducible deps deps-demo deps-bench deps-guest deps-k8s clean-cache
+.PHONY: help demo demo-ipam test soak upgrade bench charts test-guest test-k8s lint deny build plugin image reproducible deps deps-demo deps-bench deps-guest deps-k8s clean-cache
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
@@ -40,6 +40,12 @@ demo: deps-demo ## two nodes on a simulated VPC, pods through containerd, under 
 	cargo build --workspace
 	@$(MAKE) --no-print-directory plugin
 	@$(TIDEPOOL_BIN)/demo
+
+demo-ipam: deps-demo ## an organisation from its first pool to pods that outgrow their subnet, on a simulated EC2; under a minute once built
+	$(say) "build: vpc-sim, ipamd, aws-cni, tidepool (some minutes the first time, most of them the AWS SDK)"
+	cargo build --workspace
+	@$(MAKE) --no-print-directory plugin
+	@$(TIDEPOOL_BIN)/demo-ipam
 
 test: deps lint deny build plugin ## everything: unit, property, CNI, network namespaces, boto3, AWS CLI, moto, containerd, the chart, Kubernetes
 	$(say) "test: unit and property tests; CNI assertions; kernel; moto and vpc-sim contracts; containerd"

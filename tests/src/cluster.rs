@@ -66,6 +66,17 @@ pub struct Spec {
     pub nodes: Vec<NodeSpec>,
 }
 
+/// A running instance that is to be a node.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Its network namespace.
+    pub netns: String,
+    /// The primary ENI's address: IPv4 unless the subnet is IPv6 only.
+    pub address: IpAddr,
+    /// The primary ENI's IPv6 address, if it has one.
+    pub ipv6_address: Option<Ipv6Addr>,
+}
+
 /// What starts the plugin on a node.
 pub trait Runtime: Sized {
     /// Starts it with all its state in `dir`, in the node's network namespace.
@@ -171,6 +182,13 @@ impl Spec {
         (!self.ipv6_only).then(|| Ipv4Addr::new(10, 0, 0, last))
     }
 
+    fn machine(&self, index: usize) -> Result<Machine> {
+        let (ipv4, ipv6_address) = (self.ipv4_address(index), self.ipv6_address(index));
+        let address = ipv4.map(IpAddr::V4).or_else(|| ipv6_address.map(IpAddr::V6));
+        let address = address.context("a node needs IPv4 or IPv6")?;
+        Ok(Machine { netns: self.netns(index), address, ipv6_address })
+    }
+
     /// The public address of a node's primary address.
     ///
     /// `None` if nothing leads outside.
@@ -246,26 +264,54 @@ impl<R: Runtime> ClusterOf<R> {
     ///
     /// Which part did not come up, with the end of its log.
     pub async fn up(spec: &Spec) -> Result<Self> {
-        let dir = PathBuf::from(format!("/run/{}", spec.name));
-        std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
-        let topology = dir.join("topology.yaml");
-        std::fs::write(&topology, spec.topology().to_string()).context("write the topology")?;
-        let sim = Sim::start(&topology, &dir).await?;
-        let mut cluster = Self { sim, nodes: vec![], dir };
-        // Like AWS's, the router answers no ping. Pods here need a target beyond their ENI that does.
-        let answer = ["net.ipv4.icmp_echo_ignore_all=0", "net.ipv6.icmp.echo_ignore_all=0"];
-        output(in_netns(&spec.name, "sysctl").args(["-q", "-w"]).args(answer)).await?;
+        let mut cluster = Self::without_nodes(&spec.name, &spec.topology()).await?;
         for (index, node) in spec.nodes.iter().enumerate() {
-            let dir = cluster.dir.join(format!("n{index}"));
-            match NodeOf::up(spec, index, dir, node).await {
-                Ok(node) => cluster.nodes.push(node),
-                Err(error) => {
-                    cluster.down().await.ok();
-                    return Err(error);
-                }
+            let added = match spec.machine(index) {
+                Ok(machine) => cluster.add_node(machine, node).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = added {
+                cluster.down().await.ok();
+                return Err(error);
             }
         }
         Ok(cluster)
+    }
+
+    /// Starts the simulator alone, with its fabric in the namespace `name` and its files in the folder of that
+    /// name below /run. The topology must name the namespace.
+    ///
+    /// # Errors
+    ///
+    /// If it does not come up.
+    pub async fn without_nodes(name: &str, topology: &Value) -> Result<Self> {
+        let dir = PathBuf::from(format!("/run/{name}"));
+        std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+        let file = dir.join("topology.yaml");
+        std::fs::write(&file, topology.to_string()).context("write the topology")?;
+        let sim = Sim::start(&file, &dir).await?;
+        let cluster = Self { sim, nodes: vec![], dir };
+        // Like AWS's, the router answers no ping. Pods here need a target beyond their ENI that does.
+        let answer = ["net.ipv4.icmp_echo_ignore_all=0", "net.ipv6.icmp.echo_ignore_all=0"];
+        output(in_netns(name, "sysctl").args(["-q", "-w"]).args(answer)).await?;
+        Ok(cluster)
+    }
+
+    /// Makes a node of an instance that runs, and waits until it would serve an ADD.
+    ///
+    /// # Errors
+    ///
+    /// Which part did not come up, with the end of its log.
+    pub async fn add_node(&mut self, machine: Machine, node: &NodeSpec) -> Result<()> {
+        let dir = self.dir.join(format!("n{}", self.nodes.len()));
+        self.nodes.push(NodeOf::up(machine, dir, node).await?);
+        Ok(())
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.dir
     }
 
     /// Removes the pods and ends everything. Goes on after a failure and reports the first;
@@ -294,10 +340,8 @@ fn remove(dir: &Path) -> Result<()> {
 }
 
 impl<R: Runtime> NodeOf<R> {
-    async fn up(spec: &Spec, index: usize, dir: PathBuf, node: &NodeSpec) -> Result<Self> {
-        let (ipv4, ipv6_address) = (spec.ipv4_address(index), spec.ipv6_address(index));
-        let address = ipv4.map(IpAddr::V4).or_else(|| ipv6_address.map(IpAddr::V6));
-        let netns = spec.netns(index);
+    async fn up(machine: Machine, dir: PathBuf, node: &NodeSpec) -> Result<Self> {
+        let Machine { netns, address, ipv6_address } = machine;
         std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         let build = node.build.clone().map_or_else(Build::this, Ok)?;
         install(&build, &dir)?;
@@ -305,7 +349,7 @@ impl<R: Runtime> NodeOf<R> {
         let mut node = Self {
             netns,
             runtime,
-            address: address.context("a node needs IPv4 or IPv6")?,
+            address,
             ipv6_address,
             ipamd: None,
             program: build.ipamd,

@@ -34,9 +34,11 @@ pub const OUTSIDE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0
 /// Where the host in the outside says which address it sees.
 pub const OUTSIDE_PORT: u16 = 8774;
 
-/// Whose calls ours are; the simulator verifies no signature.
-const SCOPE: &str = "AWS4-HMAC-SHA256 Credential=TEST/20260101/us-east-1/ec2/aws4_request, \
-                     SignedHeaders=host, Signature=0";
+/// Where calls are signed for if nobody says so.
+const REGION: &str = "us-east-1";
+
+/// The access key of whoever has none: it belongs to the topology's account.
+const KEY: &str = "TEST";
 
 /// How long a delayed answer takes: longer than any test, unless the test advances the simulator's clock.
 const LONG_MS: u64 = 600_000;
@@ -184,17 +186,56 @@ impl Sim {
         Ok(state["network"].take())
     }
 
+    /// Shares an IPAM pool with an account, as AWS Resource Access Manager does.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such pool.
+    pub async fn share(&self, pool: &str, account: &str) -> Result<()> {
+        let path = format!("/_sim/shares/{pool}/{account}");
+        self.admin(Method::PUT, &path, &Value::Null).await.map(|_| ())
+    }
+
+    /// Puts an instance that a call has started into a network namespace, where its interfaces appear.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such instance, or if the namespace is taken.
+    pub async fn place(&self, instance: &str, netns: &str) -> Result<()> {
+        let path = format!("/_sim/netns/{instance}");
+        self.admin(Method::PUT, &path, &json!({"netns": netns})).await.map(|_| ())
+    }
+
     /// Calls EC2 as another client of the account, and gives the answer's XML.
     ///
     /// # Errors
     ///
     /// If EC2 refuses; the error carries the answer.
     pub async fn ec2(&self, action: &str, parameters: &[(&str, &str)]) -> Result<String> {
+        self.ec2_in(KEY, REGION, action, parameters).await
+    }
+
+    /// The same by the account of an access key, in a Region.
+    ///
+    /// # Errors
+    ///
+    /// If EC2 refuses; the error carries the answer.
+    pub async fn ec2_in(
+        &self,
+        key: &str,
+        region: &str,
+        action: &str,
+        parameters: &[(&str, &str)],
+    ) -> Result<String> {
         let mut form = format!("Action={action}&Version=2016-11-15");
         for (name, value) in parameters {
             write!(form, "&{name}={value}")?;
         }
-        let (status, body) = self.send(Method::POST, "/", form.into_bytes()).await?;
+        // The simulator reads the scope, and verifies no signature.
+        let scope = format!(
+            "AWS4-HMAC-SHA256 Credential={key}/20260101/{region}/ec2/aws4_request, SignedHeaders=host, Signature=0"
+        );
+        let (status, body) = self.send(Method::POST, "/", &scope, form.into_bytes()).await?;
         let answer = String::from_utf8_lossy(&body).into_owned();
         ensure!(status.is_success(), "{action}: {status}: {answer}");
         Ok(answer)
@@ -213,12 +254,18 @@ impl Sim {
     }
 
     async fn admin(&self, method: Method, path: &str, body: &Value) -> Result<Value> {
-        let (status, body) = self.send(method, path, body.to_string().into_bytes()).await?;
+        let (status, body) = self.send(method, path, "", body.to_string().into_bytes()).await?;
         ensure!(status.is_success(), "{path}: {status}: {}", String::from_utf8_lossy(&body));
         serde_json::from_slice(&body).context("read the answer as JSON")
     }
 
-    async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes)> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        authorization: &str,
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, Bytes)> {
         let stream = TcpStream::connect(&self.address).await.context("connect to vpc-sim")?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
@@ -228,7 +275,7 @@ impl Sim {
             .method(method)
             .uri(path)
             .header("host", &self.address)
-            .header("authorization", SCOPE)
+            .header("authorization", authorization)
             .body(Full::new(Bytes::from(body)))?;
         let reply = sender.send_request(request).await.with_context(|| format!("send {path}"))?;
         let status = reply.status();
@@ -247,6 +294,17 @@ impl Sim {
         ensure!(status.success(), "vpc-sim ended with {status}");
         Ok(())
     }
+}
+
+/// The text of the first element of this name in an answer of EC2.
+///
+/// # Errors
+///
+/// If there is none.
+pub fn element(xml: &str, name: &str) -> Result<String> {
+    let after = xml.split_once(&format!("<{name}>")).map(|(_, rest)| rest);
+    let text = after.and_then(|rest| rest.split_once('<')).map(|(text, _)| text.to_owned());
+    text.with_context(|| format!("no {name} in {xml}"))
 }
 
 fn address(ready: &Path) -> Result<String> {

@@ -255,6 +255,15 @@ pub struct Gap {
     pub why: String,
 }
 
+impl std::fmt::Display for Gap {
+    /// One line for people. An account without VPCs has no number, since no answer names it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { place: Place { account, region }, operation, why } = self;
+        let of = if account.is_empty() { String::new() } else { format!(" of {account}") };
+        write!(f, "not read: {operation}{of} in {region}: {why}")
+    }
+}
+
 /// Why a text is no inventory.
 #[derive(Debug, thiserror::Error)]
 pub enum ParseError {

@@ -2,48 +2,24 @@
 //!
 //! | call | does |
 //! |--|--|
-//! | `GET /_sim/calls` | the latest calls, oldest first; of one action with `?action=NAME` |
-//! | | of one instance with `?instance=i-…` |
+//! | `GET /_sim/calls` | the latest calls, oldest first; of one action with `?action=NAME`, of one instance with `?instance=i-…` |
 //! | `GET /_sim/counters` | number of calls by action, then by error code or `Success` |
 //! | `POST /_sim/reset` | forgets calls and counters |
-//!
-//! `GET /_sim/faults`
-//! the fault rules, each with its id and the number of calls that it hit; of another place with
-//! `?account=…&region=…`, as for the two below
-//!
+//! | `GET /_sim/faults` | the fault rules, each with its id and the number of calls that it hit |
 //! | `POST /_sim/faults` | adds a rule ([`FaultRule`]); answers its id |
-//!
-//! `DELETE /_sim/faults/{id}`
-//! removes a rule
-//!
-//! | `POST /_sim/disturb` | does something behind the client's back ([`Disturbance`]) |
-//!
-//! `POST /_sim/disturb`
-//! changes something behind the client's back ([`Disturbance`])
-//!
-//!
-//! `PATCH /_sim/switches`
-//! changes the named switches
-//!
-//!
-//! `PUT /_sim/shares/{id}/{account}`, `DELETE` of the same
-//! shares an IPAM pool or resource discovery with an account, as AWS Resource Access Manager does,
-//! and ends it
-//!
-//!
-//! `PUT /_sim/imds/{instance}`
-//! changes which requests an instance's IMDS answers, and how far its tokens travel:
-//! `{"mode": …, "hop_limit": …, "ipv6": …}`, each if given ([`Changes`])
-//!
+//! | `DELETE /_sim/faults/{id}` | removes a rule |
+//! | `POST /_sim/disturb` | changes something behind the client's back ([`Disturbance`]) |
+//! | `GET /_sim/switches` | the switches |
+//! | `PATCH /_sim/switches` | changes the named switches |
+//! | `PUT /_sim/shares/{id}/{account}` | shares an IPAM pool or resource discovery, as AWS Resource Access Manager does |
+//! | `DELETE /_sim/shares/{id}/{account}` | ends that |
+//! | `PUT /_sim/imds/{instance}` | changes which requests an instance's IMDS answers, and how far its tokens travel: `{"mode": …, "hop_limit": …, "ipv6": …}`, each if given ([`Changes`]) |
+//! | `PUT /_sim/netns/{instance}` | gives an instance that a client has started a namespace of the fabric: `{"netns": "node-a"}` |
 //! | `GET /_sim/clock` | virtual time |
+//! | `POST /_sim/clock` | advances virtual time: `{"advance_ms": …}` |
+//! | `GET /_sim/state` | attachments, faults, switches and time |
 //!
-//! `POST /_sim/clock`
-//! advances virtual time: `{"advance_ms": …}`
-//!
-//!
-//! `GET /_sim/state`
-//! attachments, faults, switches and time
-//!
+//! Fault rules of another place take `?account=…&region=…`.
 //!
 //! It serves operators and tests. A client of EC2 must not need it.
 
@@ -66,6 +42,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::fabric::NetnsName;
 use crate::imds::Changes;
 use crate::simulator::{LoggedCall, Simulator};
 use crate::switches::Switches;
@@ -89,6 +66,7 @@ pub fn router(simulator: Arc<Simulator>) -> Router {
         .route("/_sim/switches", get(switches).patch(change_switches))
         .route("/_sim/shares/{id}/{account}", put(share).delete(unshare))
         .route("/_sim/imds/{instance}", put(change_imds))
+        .route("/_sim/netns/{instance}", put(place))
         .route("/_sim/clock", get(clock).post(advance_clock))
         .route("/_sim/state", get(state))
         .with_state(Arc::new(AdminState { simulator }))
@@ -299,6 +277,28 @@ async fn change_imds(State(admin): Admin, Path(instance): Path<String>, body: By
             model.set_metadata_options(&id, changes.applied_to(options))
         })
         .map_err(refused)?;
+    Ok(Json(json!({})))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Placement {
+    netns: NetnsName,
+}
+
+async fn place(State(admin): Admin, Path(instance): Path<String>, body: Bytes) -> Answer {
+    let fix = r#"PUT {"netns": "node-a"} to /_sim/netns/i-… of an instance without a namespace"#;
+    let Placement { netns } = read(&body, fix)?;
+    let id = InstanceId::from_str(&instance).map_err(|it| admin_error(it, &instance, fix))?;
+    let simulator = &admin.simulator;
+    if simulator.with(|model, _| model.metadata_options(&id)).is_none() {
+        return Err(admin_error("there is no such instance", instance, fix));
+    }
+    let fabric = simulator.fabric_sync();
+    let fabric =
+        fabric.ok_or_else(|| admin_error("there is no fabric", "path", "start with --fabric"))?;
+    fabric.place(id, netns).map_err(|error| admin_error(error, &instance, fix))?;
+    simulator.sync_fabric().await;
     Ok(Json(json!({})))
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
 
 use ec2_model::fabric::{Fabric as Wanted, FabricEni, FabricRoute};
 use ec2_model::id::{InstanceId, SubnetId};
@@ -16,15 +17,32 @@ use crate::fabric::{
     AttachedEni, Fabric, Instance, ListenError, NetnsName, Outside, Report, Routing, StopError,
     SyncError, VpcSnapshot,
 };
+use crate::topology::outside_netns;
 
 /// A running fabric, and the namespaces of the instances.
 #[derive(Debug)]
 pub struct FabricSync {
     /// `None` after it was stopped.
     fabric: Mutex<Option<Fabric>>,
-    netns: BTreeMap<InstanceId, NetnsName>,
+    netns: StdMutex<BTreeMap<InstanceId, NetnsName>>,
     /// The namespace of the outside, if a route leads there.
     outside: NetnsName,
+}
+
+/// Why an instance cannot get this namespace.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceError {
+    /// The instance has another one, which may hold what a node has made.
+    #[error("{instance} has the namespace {netns}")]
+    HasOne {
+        /// The instance.
+        instance: InstanceId,
+        /// Its namespace.
+        netns: NetnsName,
+    },
+    /// It belongs to another instance, or to the fabric itself.
+    #[error("the namespace {0} is in use")]
+    InUse(NetnsName),
 }
 
 /// Why a listener in the fabric could not be opened.
@@ -45,7 +63,26 @@ impl FabricSync {
     /// Syncs `fabric` for the instances in `netns`. Other instances get no devices.
     #[must_use]
     pub fn new(fabric: Fabric, netns: BTreeMap<InstanceId, NetnsName>, outside: NetnsName) -> Self {
-        Self { fabric: Mutex::new(Some(fabric)), netns, outside }
+        Self { fabric: Mutex::new(Some(fabric)), netns: StdMutex::new(netns), outside }
+    }
+
+    /// Gives an instance its namespace. Its devices appear there at the next [`Self::sync`].
+    ///
+    /// # Errors
+    /// If the instance has another one, or if the namespace is in use.
+    pub fn place(&self, instance: InstanceId, netns: NetnsName) -> Result<(), PlaceError> {
+        let mut placed = self.placed();
+        match placed.get(&instance) {
+            Some(has) if *has == netns => return Ok(()),
+            Some(has) => return Err(PlaceError::HasOne { instance, netns: has.clone() }),
+            None => {}
+        }
+        let is_fabric = outside_netns(&netns).is_ok_and(|outside| outside == self.outside);
+        if is_fabric || netns == self.outside || placed.values().any(|taken| *taken == netns) {
+            return Err(PlaceError::InUse(netns));
+        }
+        placed.insert(instance, netns);
+        Ok(())
     }
 
     /// Makes the kernel match `wanted`. It is called under the lock, so that of two concurrent
@@ -62,8 +99,12 @@ impl FabricSync {
 
     /// The namespace of each instance that has one.
     #[must_use]
-    pub fn netns(&self) -> &BTreeMap<InstanceId, NetnsName> {
-        &self.netns
+    pub fn netns(&self) -> BTreeMap<InstanceId, NetnsName> {
+        self.placed().clone()
+    }
+
+    fn placed(&self) -> MutexGuard<'_, BTreeMap<InstanceId, NetnsName>> {
+        self.netns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The namespace of the outside, if a route leads there.
@@ -111,9 +152,10 @@ impl FabricSync {
 
 impl FabricSync {
     fn snapshot(&self, wanted: &Wanted) -> VpcSnapshot {
+        let placed = self.placed();
         let instances = wanted.instances.iter().filter_map(|instance| {
             let enis = instance.enis.iter().map(attached).collect();
-            Some(Instance { netns: self.netns.get(&instance.id)?.clone(), enis })
+            Some(Instance { netns: placed.get(&instance.id)?.clone(), enis })
         });
         VpcSnapshot {
             cidrs: wanted.vpcs.iter().flat_map(|vpc| &vpc.cidrs).copied().collect(),

@@ -303,7 +303,8 @@ async fn listen_in_fabric(
 }
 
 fn fabric_endpoints(fabric_sync: &FabricSync, leads_out: bool) -> FabricEndpoints {
-    let netns = fabric_sync.netns().iter().map(|(id, name)| (id.to_string(), name.to_string()));
+    let netns =
+        fabric_sync.netns().into_iter().map(|(id, name)| (id.to_string(), name.to_string()));
     FabricEndpoints {
         ec2: format!("http://{IN_FABRIC}:{EC2_PORT_IN_FABRIC}"),
         imds: format!("http://{IN_FABRIC}"),

@@ -61,7 +61,8 @@ pub struct Topology {
     /// How EC2 differs from a perfect, instant one.
     #[serde(default)]
     pub switches: Switches,
-    /// At least one.
+    /// None in an account that begins without VPCs.
+    #[serde(default)]
     pub vpcs: Vec<Spanned<Vpc>>,
     /// Instances that run from the start.
     #[serde(default)]
@@ -333,9 +334,6 @@ impl Topology {
     fn check(&self) -> Result<(), LineError> {
         self.check_accounts()?;
         self.check_regions()?;
-        if self.vpcs.is_empty() {
-            return Err(LineError::new(self.region.referenced, "no VPC", "add one under `vpcs`"));
-        }
         let vpcs = || self.vpcs.iter().map(|vpc| &vpc.value);
         let subnets = || vpcs().flat_map(|vpc| &vpc.subnets).map(|subnet| &subnet.value);
         unique("subnet", subnets().map(|subnet| &subnet.name))?;

@@ -230,6 +230,55 @@ fn command_serves_instances_in_fabric() {
     assert!(!left.iter().any(|name| name.to_string_lossy().starts_with(&sim.id)), "{left:?}");
 }
 
+/// A VPC, a subnet and an instance that clients make while the simulator runs are served as those of the topology are.
+#[test]
+fn instance_of_a_client_gets_a_namespace() {
+    if std::env::var("TIDEPOOL_SKIP_ROOT_TESTS").is_ok_and(|skip| skip == "1") {
+        return;
+    }
+    let mut sim = Sim::start("place", &["--fabric"]);
+    let ec2 = |form: &str| {
+        let form = format!("POST / HTTP/1.1\n\n{form}&Version=2016-11-15");
+        sim.ask_in("a", "169.254.169.254:8773", &form)
+    };
+    let vpc = ec2("Action=CreateVpc&CidrBlock=10.7.0.0/24");
+    let vpc = element(&vpc, "vpcId");
+    let subnet = ec2(&format!("Action=CreateSubnet&VpcId={vpc}&CidrBlock=10.7.0.0/28"));
+    let subnet = element(&subnet, "subnetId");
+    let run = "Action=RunInstances&ImageId=ami-1&InstanceType=t3.small&MinCount=1&MaxCount=1";
+    let run = ec2(&format!("{run}&PrivateIpAddress=10.7.0.9&SubnetId={subnet}"));
+    let instance = element(&run, "instanceId");
+
+    let address = sim.ready["ec2"].as_str().unwrap().trim_start_matches("http://").to_owned();
+    let place = |instance: &str, netns: &str| {
+        let body = serde_json::json!({ "netns": netns });
+        let put = format!("PUT /_sim/netns/{instance} HTTP/1.1\n\n{body}");
+        ask(&address, &put)
+    };
+    let name = |of: &str| format!("{}-{of}", sim.id);
+    let (own, taken, fabric) = (name("c"), name("a"), name("fabric"));
+    for (instance, netns, why) in [
+        ("i-0ccccccccccccccc1", own.as_str(), "there is no such instance"),
+        (instance, &taken, "is in use"),
+        (instance, &fabric, "is in use"),
+        (instance, &format!("{fabric}-outside"), "is in use"),
+        (instance, "a/b", "is not 1 to 64 letters"),
+    ] {
+        let answer = place(instance, netns);
+        assert!(answer.contains(why), "{instance} in {netns}: {answer}");
+    }
+    assert_eq!(place(instance, &own), "{}");
+    assert_eq!(place(instance, &own), "{}", "the same again");
+    assert!(place(instance, &name("d")).contains(&format!("has the namespace {own}")));
+    let ttl = "x-aws-ec2-metadata-token-ttl-seconds: 60";
+    let token = format!("PUT /latest/api/token HTTP/1.1\n{ttl}");
+    let token = sim.ask_in("c", "169.254.169.254:80", &token);
+    let get = "GET /latest/meta-data/instance-id HTTP/1.1\nx-aws-ec2-metadata-token:";
+    assert_eq!(sim.ask_in("c", "169.254.169.254:80", &format!("{get} {token}")), instance);
+    assert_eq!(sim.stop(Signal::TERM).code(), Some(0));
+    assert!(!Path::new("/run/netns").join(&own).exists());
+}
+
 /// A pod behind an instance, on the network as a CNI plugin makes it. Removed when dropped.
 struct Pod {
     netns: String,

@@ -1,5 +1,5 @@
-//! EC2 and STS with answers from memory, for what the simulator does not serve: peerings, addresses, pools of Amazon VPC
-//! IPAM, and roles.
+//! EC2 and STS with answers from memory: peerings, addresses and roles, which the simulator does not serve, and a pool
+//! whose rule is broken.
 
 use std::sync::{Arc, Mutex};
 

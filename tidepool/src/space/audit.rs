@@ -77,6 +77,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     std::io::stdout().write_all(text.as_bytes()).context("print the audit")?;
     match audit.findings.iter().filter(|one| one.severity == Severity::Failure).count() {
         0 => Ok(()),
+        1 => Err(Failure::new(Exit::Differs, "one failure; see above".to_owned())),
         n => Err(Failure::new(Exit::Differs, format!("{n} failures; see above"))),
     }
 }

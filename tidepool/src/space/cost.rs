@@ -164,12 +164,7 @@ fn render(inventory: &Inventory, bill: &Bill, targets: &[WhatIf], prices: Prices
         };
         lines.push(format!("{what}: {price} USD/h ({source})"));
     }
-    lines.extend(inventory.gaps.iter().map(|gap| {
-        format!(
-            "not read: {} of {} in {}: {}",
-            gap.operation, gap.place.account, gap.place.region, gap.why
-        )
-    }));
+    lines.extend(inventory.gaps.iter().map(ToString::to_string));
     let lines: Vec<_> = lines.iter().map(|line| printable(line)).collect();
     paragraphs.push(lines.join("\n"));
     paragraphs.join("\n\n") + "\n"

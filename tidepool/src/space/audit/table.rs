@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use address_space::Node;
 use address_space::audit::{Audit, Finding};
-use address_space::inventory::Gap;
 use comfy_table::{Table, presets};
 use command_line::printable;
 
@@ -27,7 +26,7 @@ pub(super) fn render(audit: &Audit, targets: &[WhatIf]) -> String {
     ];
     let mut paragraphs: Vec<_> = tables.into_iter().flatten().collect();
     if !audit.gaps.is_empty() {
-        paragraphs.push(lines(audit.gaps.iter().map(gap)));
+        paragraphs.push(lines(audit.gaps.iter().map(ToString::to_string)));
     }
     paragraphs.push(match audit.findings.is_empty() {
         true => "nothing is wrong".to_owned(),
@@ -176,11 +175,6 @@ fn what_if(targets: &[WhatIf]) -> Option<String> {
         ]
     });
     table(["CLUSTER", "TARGETS", "NODES", "ADDRESSES", "FREED", "PODS WITHOUT"], rows)
-}
-
-fn gap(gap: &Gap) -> String {
-    let Gap { place, operation, why } = gap;
-    format!("not read: {operation} of {} in {}: {why}", place.account, place.region)
 }
 
 /// One line.
