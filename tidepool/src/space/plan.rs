@@ -1,4 +1,4 @@
-//! `tidepool ipam plan`: a plan in a file is laid out, checked, shown, compared with what is there, and exported.
+//! `tidepool ipam plan`: a plan in a file is laid out, checked, shown, compared with what is there, exported, and carried out.
 
 mod table;
 
@@ -16,6 +16,7 @@ use anyhow::{Context as _, anyhow};
 use command_line::{Exit, Failure, Output};
 use serde::Serialize;
 
+use super::apply::apply;
 use super::need::{Sized, need};
 use super::source::{Source, read};
 
@@ -47,6 +48,13 @@ pub(crate) struct Arguments {
     /// Write the plan to this file, as a script with commands of the AWS CLI.
     #[arg(long, value_name = "FILE")]
     commands: Option<PathBuf>,
+    /// Make what the plan has and EC2 has not, in the account of the credentials. It asks first. It changes and deletes
+    /// nothing that is there.
+    #[arg(long, conflicts_with_all = ["diff", "from", "save"])]
+    apply: bool,
+    /// With --apply: do not ask.
+    #[arg(long, requires = "apply")]
+    yes: bool,
     /// What to print.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -59,22 +67,26 @@ struct Report<'a> {
     design: &'a Design,
     /// What a node of each cluster holds.
     nodes: &'a [Sized],
-    /// Empty without `--diff`.
+    /// Empty without `--diff` and `--apply`.
     differences: &'a [Difference],
 }
 
 /// Lays out, prints and exports. A plan that is wrong is not exported.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    if arguments.source.is_given() && !arguments.diff {
-        let why = "where to read the inventory is said, but not --diff, which reads it";
+    if arguments.source.is_given() && !arguments.diff && !arguments.apply {
+        let why =
+            "where to read the inventory is said, but neither --diff nor --apply, which read it";
         return Err(Failure::new(Exit::Usage, why.to_owned()));
     }
     let intent = intent(&arguments.file)?;
     let (design, nodes) = laid_out(&intent);
-    let differences = match arguments.diff {
-        true => diff(&design, &arguments.source.inventory()?),
-        false => vec![],
+    // A plan with a fault is not carried out.
+    let inventory = match (arguments.diff, arguments.apply && design.findings.is_empty()) {
+        (_, true) => Some(apply(&design, &arguments.source, arguments.yes)?),
+        (true, false) => Some(arguments.source.inventory()?),
+        (false, false) => None,
     };
+    let differences = inventory.map_or(vec![], |inventory| diff(&design, &inventory));
     let text = match arguments.output {
         Output::Table => table::render(&design, &nodes, &differences, intent.horizon_years),
         Output::Json => {
@@ -87,7 +99,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let n = design.findings.len();
         return Err(Failure::new(
             Exit::Differs,
-            format!("{n} faults in the plan; nothing is exported"),
+            format!("{n} faults in the plan; nothing is exported or made"),
         ));
     }
     export(arguments, &design)?;
