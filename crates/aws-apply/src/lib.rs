@@ -12,6 +12,7 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{ResourceType, SubnetCidrReservationType, Tag, TagSpecification};
 use ipam::call::{CallError, CallErrorKind};
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// Why nothing can be made.
@@ -54,11 +55,12 @@ impl Maker {
             Ok::<_, ConnectError>(clients)
         })?;
         let (sender, interrupted) = watch::channel(false);
+        let guard = runtime.enter();
+        let mut presses = signal(SignalKind::interrupt()).map_err(StartError::Runtime)?;
+        drop(guard);
         runtime.spawn(async move {
-            // Without a handler Ctrl-C ends the process, and the next run goes on as well.
-            if tokio::signal::ctrl_c().await.is_ok() {
-                sender.send_replace(true);
-            }
+            presses.recv().await;
+            sender.send_replace(true);
         });
         Ok(Self { runtime, clients, interrupted })
     }
@@ -73,12 +75,8 @@ impl Maker {
     pub fn wait(&self, time: Duration) {
         let mut interrupted = self.interrupted.clone();
         self.runtime.block_on(async {
-            // Both ends say the same: go on. If the handler is gone, it is as if nobody presses.
-            let pressed = async {
-                if interrupted.wait_for(|pressed| *pressed).await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            };
+            let pressed = interrupted.wait_for(|pressed| *pressed);
+            // Whichever comes first: the caller asks by itself whether Ctrl-C was pressed.
             let _ = tokio::time::timeout(time, pressed).await;
         });
     }

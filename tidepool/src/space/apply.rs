@@ -3,7 +3,7 @@
 //! It remembers nothing on disk: what an earlier run has made is read from EC2.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::time::Duration;
 
 use address_space::design::Design;
@@ -17,6 +17,8 @@ use ipam::call::{CallError, CallErrorKind};
 
 use super::source::Source;
 
+/// Bytes of an answer at the terminal.
+const LONGEST: u64 = 100;
 /// Before each further call of a step, and each further look at the end: a minute in all. EC2's buckets refill in
 /// seconds, and what is made shows in seconds.
 const WAITS: [Duration; 6] = [
@@ -81,7 +83,7 @@ fn agree(n_missing: usize) -> Result<(), Failure> {
     write!(out, "make {n_missing} things? Only `yes` does: ").context("ask")?;
     out.flush().context("ask")?;
     let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).context("read the answer")?;
+    io::stdin().lock().take(LONGEST).read_line(&mut answer).context("read the answer")?;
     match answer.trim() {
         "yes" => Ok(()),
         _ => Err(Failure::new(Exit::Failed, "the answer is not `yes`: nothing is made".to_owned())),
