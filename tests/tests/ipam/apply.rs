@@ -165,6 +165,21 @@ async fn refused_call_names_the_action_and_what_is_made() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn apply_bears_an_ec2_that_lags() -> Result<()> {
+    let (desk, plan) = desk("ipam-apply-lag").await?;
+    desk.sim.switch(json!({"consistency": "realistic", "latency": "realistic"})).await?;
+    desk.sim
+        .fault(json!({"action": "CreateVpc", "when": {"nth": 1}, "effect": "lose_reply"}))
+        .await?;
+    let (code, stderr) = apply(&desk, &plan).await?;
+    ensure!(code == 0, "{code}: {stderr}");
+    assert_eq!(changes(&desk).await?.get("CreateVpc"), Some(&1), "{stderr}");
+    desk.sim.switch(json!({"consistency": "none"})).await?;
+    is_there_once(&desk, &plan).await?;
+    desk.sim.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_the_way_stays_and_is_named() -> Result<()> {
     let (desk, plan) = desk("ipam-apply-way").await?;
     let vpc = [("CidrBlock", "10.16.1.0/24")];
