@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use address_space::design::diff::diff;
 use address_space::design::export::{commands, terraform};
-use address_space::design::steps::{Make, Mark, Next, after, marks, steps};
+use address_space::design::steps::{Make, Mark, Next, Scope, after, marks, steps};
 use address_space::design::{Design, Intent, NodeNeed, lay_out};
 use address_space::inventory::{Inventory, Reservation, ReservationKind};
 use ipam::call::{CallError, CallErrorKind};
@@ -93,7 +93,7 @@ fn what_cannot_be_is_a_failure_with_a_cure() {
 fn commands_and_terraform_name_every_range_once() {
     let design =
         laid(plan(&[pool("eu", &[vpc("shop", &[cluster("blue", 4), cluster("red", 4)])])]));
-    let script = commands(&design);
+    let script = commands(&design, None);
     let terraform = terraform(&design, Some("ipam-scope-1"));
     let resource = |kind: &str| terraform["resource"][kind].as_object().unwrap().len();
     assert_eq!(
@@ -198,7 +198,7 @@ fn step_is_done_missing_or_blocked() {
     let mut one_zone = vpc("shop", &[cluster("blue", 4)]);
     one_zone["zones"] = json!(["a"]);
     let design = laid(plan(&[pool("eu", &[one_zone])]));
-    let steps = steps(&design);
+    let steps = steps(&design, None);
     // The VPC, its subnet, and the first two reservations.
     let check = |change: &dyn Fn(&mut Inventory), expect: [&str; 4]| {
         let mut inventory = made(&design);
@@ -254,6 +254,52 @@ fn step_is_done_missing_or_blocked() {
 }
 
 #[test]
+fn pool_is_found_by_scope_and_tag() {
+    let design = laid(plan(&[pool("eu", &[vpc("shop", &[])])]));
+    let scope = Scope { id: "ipam-scope-1".to_owned(), region: "us-east-1".to_owned() };
+    let steps = steps(&design, Some(&scope));
+    let regions: Vec<_> = steps.iter().map(|step| step.region.as_str()).collect();
+    assert_eq!(regions, ["us-east-1", "us-east-1", "eu-central-1"]);
+    let check = |change: &dyn Fn(&mut Vec<address_space::inventory::Pool>), expect: [&str; 3]| {
+        let mut real = vec![address_space::inventory::Pool {
+            id: "ipam-pool-1".to_owned(),
+            place: address_space::inventory::Place::default(),
+            scope: scope.id.clone(),
+            source: None,
+            locale: Some("eu-central-1".to_owned()),
+            rules: address_space::inventory::PoolRules::default(),
+            cidrs: vec![design.pools[0].cidr.into()],
+            allocations: vec![],
+            tags: [("tidepool/plan".to_owned(), "eu".to_owned())].into(),
+        }];
+        change(&mut real);
+        let inventory = Inventory { pools: real, ..Inventory::default() };
+        for (mark, expect) in marks(&steps, &inventory).iter().zip(expect) {
+            let text = format!("{mark:?}");
+            assert!(text.contains(expect), "{text}, not {expect}");
+        }
+    };
+    const ID: &str = "Done(\"ipam-pool-1\")";
+    check(&|_| {}, [ID, ID, "Missing"]);
+    check(&|real| real.clear(), ["Missing", "Missing", "Missing"]);
+    check(&|real| real[0].scope = "ipam-scope-2".to_owned(), ["Missing", "Missing", "Missing"]);
+    check(&|real| real[0].cidrs.clear(), [ID, "Missing", "Missing"]);
+    check(&|real| real[0].locale = None, ["is not for eu-central-1", "Blocked", "Blocked"]);
+    check(
+        &|real| {
+            let mut second = real[0].clone();
+            second.id = "ipam-pool-2".to_owned();
+            real.push(second);
+        },
+        ["ipam-pool-1 and ipam-pool-2", "Blocked", "Blocked"],
+    );
+    let half =
+        ipnet::Ipv4Net::new(design.pools[0].cidr.network(), design.pools[0].cidr.prefix_len() + 1)
+            .unwrap();
+    check(&|real| real[0].cidrs = vec![half.into()], [ID, "which overlaps", "Blocked"]);
+}
+
+#[test]
 fn failed_call_is_repeated_only_if_nothing_is_made() {
     let check = |code: &str, kind, is_open, expect| {
         let error = CallError { kind, code: code.to_owned(), message: String::new() };
@@ -275,10 +321,11 @@ fn step_comes_after_what_it_is_inside_of() {
         "eu",
         &[vpc("a", &[cluster("blue", 4)]), vpc("b", &[cluster("blue", 4)])],
     )]));
-    let steps = steps(&design);
+    let steps = steps(&design, None);
     for (n, step) in steps.iter().enumerate() {
         let before = match &step.make {
-            Make::Vpc { .. } => continue,
+            Make::Vpc { .. } | Make::Pool { .. } => continue,
+            Make::PoolRange { pool, .. } => *pool,
             Make::Subnet { vpc, .. } => *vpc,
             Make::Reservation { subnet, .. } => *subnet,
         };

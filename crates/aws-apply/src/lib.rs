@@ -1,4 +1,4 @@
-//! Makes the VPCs and subnets of a plan at EC2, one call at a time. It has no call that changes or deletes what is there.
+//! Makes the pools, VPCs and subnets of a plan at EC2, one call at a time. It has no call that changes or deletes what is there.
 //!
 //! It must not know which steps a plan has, which of them are done, or what follows a call that fails.
 
@@ -9,7 +9,9 @@ use address_space::design::steps::{Make, Step};
 use aws::{Caller, ConnectError, call_error, connect};
 use aws_config::retry::RetryConfig;
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{ResourceType, SubnetCidrReservationType, Tag, TagSpecification};
+use aws_sdk_ec2::types::{
+    AddressFamily, ResourceType, SubnetCidrReservationType, Tag, TagSpecification,
+};
 use ipam::call::{CallError, CallErrorKind};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -107,8 +109,23 @@ async fn made(
 ) -> Result<Option<String>, CallError> {
     let operation = make.operation();
     match make {
-        Make::Vpc { cidr } => {
+        Make::Pool { scope, locale } => {
+            let call = client.create_ipam_pool().ipam_scope_id(scope).locale(locale);
+            let call = call.address_family(AddressFamily::Ipv4);
+            let call = call.client_token(token(&[scope, &step.subject]));
+            let answer = call.tag_specifications(tags(step, ResourceType::IpamPool)).send().await;
+            let answer = answer.map_err(|error| call_error(operation, error))?;
+            Ok(answer.ipam_pool().and_then(|pool| pool.ipam_pool_id()).map(str::to_owned))
+        }
+        Make::PoolRange { pool, cidr } => {
+            let call = client.provision_ipam_pool_cidr().ipam_pool_id(pool).cidr(cidr.to_string());
+            let answer = call.client_token(token(&[pool, &cidr.to_string()])).send().await;
+            answer.map_err(|error| call_error(operation, error))?;
+            Ok(Some(pool.clone()))
+        }
+        Make::Vpc { pool, cidr } => {
             let call = client.create_vpc().cidr_block(cidr.to_string());
+            let call = call.set_ipv4_ipam_pool_id(pool.clone());
             let answer = call.tag_specifications(tags(step, ResourceType::Vpc)).send().await;
             let answer = answer.map_err(|error| call_error(operation, error))?;
             Ok(answer.vpc().and_then(|vpc| vpc.vpc_id()).map(str::to_owned))
@@ -129,6 +146,16 @@ async fn made(
             Ok(made.and_then(|one| one.subnet_cidr_reservation_id()).map(str::to_owned))
         }
     }
+}
+
+/// The same for the same thing, at most 64 characters: EC2 makes one thing for one token. Names and ids may be longer, so
+/// it is their hash, 64 bits of FNV-1a.
+fn token(parts: &[&str]) -> String {
+    let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("tidepool-{hash:016x}")
 }
 
 fn tags(step: &Step, kind: ResourceType) -> TagSpecification {

@@ -11,11 +11,14 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, interval, timeout_at};
 
-use crate::{Desk, KEYS, PLAN};
+use crate::{Desk, KEYS, PLAN, element, run_by_aws_cli};
 
 /// The calls that the plan needs: each action, and how often.
 const CALLS: [(&str, u64); 3] =
     [("CreateSubnet", 2), ("CreateSubnetCidrReservation", 4), ("CreateVpc", 1)];
+
+/// The calls of its pool, before these.
+const POOL_CALLS: [(&str, u64); 2] = [("CreateIpamPool", 1), ("ProvisionIpamPoolCidr", 1)];
 
 /// Each of these calls: the action, and the how manyth of it.
 fn each_call() -> impl Iterator<Item = (&'static str, u64)> {
@@ -64,9 +67,9 @@ async fn is_there_once(desk: &Desk, plan: &str) -> Result<()> {
 }
 
 /// `tidepool ipam plan --apply --yes` as a child.
-fn start(desk: &Desk, plan: &str) -> Result<Child> {
+fn start(desk: &Desk, plan: &str, options: &[&str]) -> Result<Child> {
     let mut command = Command::new(program("tidepool")?);
-    command.args(["ipam", "plan", plan, "--apply", "--yes"]).env_clear().envs(KEYS);
+    command.args(["ipam", "plan", plan, "--apply", "--yes"]).args(options).env_clear().envs(KEYS);
     command.env("AWS_ENDPOINT_URL_EC2", desk.sim.url()).env("AWS_REGION", "us-east-1");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     Ok(command.spawn()?)
@@ -129,7 +132,7 @@ async fn apply_goes_on_after_a_kill_at_any_call() -> Result<()> {
         let (desk, plan) = desk(&format!("ipam-apply-kill-{action}-{nth}")).await?;
         let effect = json!({"delay": {"ms": 600_000}});
         desk.sim.fault(json!({"action": action, "when": {"nth": nth}, "effect": effect})).await?;
-        let mut child = start(&desk, &plan)?;
+        let mut child = start(&desk, &plan, &[])?;
         called(&desk, action, nth).await?;
         child.kill().await?;
         let (code, stderr) = apply(&desk, &plan).await?;
@@ -179,6 +182,82 @@ async fn apply_bears_an_ec2_that_lags() -> Result<()> {
     desk.sim.stop().await
 }
 
+/// An IPAM in the simulator: the options that name its private scope.
+async fn scope(desk: &Desk) -> Result<[String; 2]> {
+    let region = [("OperatingRegion.1.RegionName", "us-east-1")];
+    let answer = desk.sim.ec2("CreateIpam", &region).await?;
+    let scope = element(&answer, "privateDefaultScopeId")?;
+    Ok(["--ipam-region=us-east-1".to_owned(), format!("--ipam-scope={scope}")])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pools_are_made_once_and_vpcs_draw_from_them() -> Result<()> {
+    let killed = POOL_CALLS.map(|(action, _)| (action, json!({"delay": {"ms": 600_000}})));
+    let lost = ["CreateIpamPool", "ProvisionIpamPoolCidr", "CreateVpc"];
+    let lost = lost.map(|action| (action, json!("lose_reply")));
+    for (n, (action, effect)) in killed.into_iter().chain(lost).enumerate() {
+        let (desk, plan) = desk(&format!("ipam-apply-pool-{n}")).await?;
+        let options = scope(&desk).await?;
+        let before = changes(&desk).await?;
+        let is_kill = effect.is_object();
+        let when = json!({"nth": 1});
+        desk.sim.fault(json!({"action": action, "when": when, "effect": effect})).await?;
+        let options: Vec<_> = options.iter().map(String::as_str).collect();
+        if is_kill {
+            let mut child = start(&desk, &plan, &options)?;
+            called(&desk, action, 1).await?;
+            child.kill().await?;
+        }
+        let apply = [&["plan", &plan, "--apply", "--yes"], &options[..]].concat();
+        let (code, _, stderr) = desk.ipam(&apply).await?;
+        ensure!(code == 0, "{code}: {stderr}");
+        let mut expect = before;
+        expect
+            .extend(CALLS.into_iter().chain(POOL_CALLS).map(|(action, n)| (action.to_owned(), n)));
+        assert_eq!(changes(&desk).await?, expect, "{action:?}");
+        let (code, _, stderr) = desk.ipam(&apply).await?;
+        assert_eq!((code, &*stderr), (0, "nothing to make\n"));
+        assert_eq!(changes(&desk).await?, expect, "a second apply calls");
+        let (_, audit) = desk.audit(&[]).await?;
+        let pool = &audit["pools"][0];
+        assert_eq!(
+            (pool["provisioned"].as_u64(), pool["allocated"].as_u64()),
+            (Some(512), Some(512))
+        );
+        desk.sim.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn script_makes_pools_too() -> Result<()> {
+    let (desk, plan) = desk("ipam-apply-pool-script").await?;
+    let options = scope(&desk).await?;
+    let script = desk.file("plan.sh");
+    let (code, _, stderr) =
+        desk.ipam(&["plan", &plan, "--commands", &script, &options[0], &options[1]]).await?;
+    ensure!(code == 0, "{stderr}");
+    run_by_aws_cli(&script, &desk.sim).await?;
+    let (code, _, stderr) =
+        desk.ipam(&["plan", &plan, "--apply", "--yes", &options[0], &options[1]]).await?;
+    assert_eq!((code, &*stderr), (0, "nothing to make\n"));
+    desk.sim.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pools_that_take_time_are_awaited() -> Result<()> {
+    let (desk, plan) = desk("ipam-apply-pool-slow").await?;
+    let options = scope(&desk).await?;
+    let short = json!({"min_ms": 400, "max_ms": 400});
+    let slow = json!({"create": short, "modify": short, "delete": short, "provision": short, "deprovision": short});
+    desk.sim.switch(json!({"ipam": {"transitions": {"custom": slow}}})).await?;
+    let (code, _, stderr) =
+        desk.ipam(&["plan", &plan, "--apply", "--yes", &options[0], &options[1]]).await?;
+    ensure!(code == 0 && stderr.ends_with("9 made\n"), "{code}: {stderr}");
+    ensure!(stderr.contains("IncorrectState; waiting"), "{stderr}");
+    desk.sim.stop().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_the_way_stays_and_is_named() -> Result<()> {
     let (desk, plan) = desk("ipam-apply-way").await?;
@@ -192,6 +271,25 @@ async fn what_is_in_the_way_stays_and_is_named() -> Result<()> {
     );
     ensure!(stderr.contains("nothing to make"), "{stderr}");
     assert_eq!(changes(&desk).await?, before);
+    desk.sim.stop().await?;
+
+    // A reservation of another kind is in no difference of `--diff`.
+    let (desk, plan) = self::desk("ipam-apply-way-reservation").await?;
+    apply(&desk, &plan).await?;
+    let subnet = desk.subnet("blue-a").await?;
+    let of_subnet = [("SubnetId", subnet.as_str())];
+    let answer = desk.sim.ec2("GetSubnetCidrReservations", &of_subnet).await?;
+    let (id, cidr) = (element(&answer, "subnetCidrReservationId")?, element(&answer, "cidr")?);
+    desk.sim.ec2("DeleteSubnetCidrReservation", &[("SubnetCidrReservationId", &id)]).await?;
+    let explicit = [of_subnet[0], ("Cidr", &cidr), ("ReservationType", "explicit")];
+    desk.sim.ec2("CreateSubnetCidrReservation", &explicit).await?;
+    let before = changes(&desk).await?;
+    let (code, stderr) = apply(&desk, &plan).await?;
+    ensure!(
+        code == 6 && stderr.contains("1 steps are not made; stderr says why"),
+        "{code}: {stderr}"
+    );
+    assert_eq!(changes(&desk).await?, before);
     desk.sim.stop().await
 }
 
@@ -199,7 +297,7 @@ async fn what_is_in_the_way_stays_and_is_named() -> Result<()> {
 async fn interrupt_ends_between_two_calls() -> Result<()> {
     let (desk, plan) = desk("ipam-apply-interrupt").await?;
     let delay = desk.sim.delay("CreateVpc").await?;
-    let child = start(&desk, &plan)?;
+    let child = start(&desk, &plan, &[])?;
     called(&desk, "CreateVpc", 1).await?;
     let pid = child.id().context("it has ended")?.to_string();
     ensure!(Command::new("kill").args(["-INT", &pid]).status().await?.success(), "kill");

@@ -7,7 +7,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::time::Duration;
 
 use address_space::design::Design;
-use address_space::design::steps::{Mark, NEEDED_READS, Next, Step, after, marks, steps};
+use address_space::design::steps::{Mark, Next, Scope, Step, after, marks, steps};
 use address_space::inventory::Inventory;
 use anyhow::{Context as _, anyhow};
 use aws::Caller;
@@ -38,17 +38,39 @@ const LOOKS: [Duration; 4] = [
     Duration::from_secs(8),
 ];
 
+/// Before each look for a state that EC2 takes time for: five minutes in all.
+const STATES: [Duration; 9] = [
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(15),
+    Duration::from_secs(40),
+    Duration::from_secs(60),
+    Duration::from_secs(60),
+    Duration::from_secs(60),
+    Duration::from_secs(60),
+];
+
+/// What is there after an apply.
+pub(super) struct Applied {
+    pub(super) inventory: Inventory,
+    /// Steps that something else is in the way of. Each is named.
+    pub(super) n_blocked: usize,
+}
+
 /// Makes what is missing, and gives what is there afterwards.
 pub(super) fn apply(
     design: &Design,
+    scope: Option<&Scope>,
     source: &Source,
     is_agreed: bool,
-) -> Result<Inventory, Failure> {
-    let steps = steps(design);
+) -> Result<Applied, Failure> {
+    let steps = steps(design, scope);
     let regions: BTreeSet<_> = steps.iter().map(|step| step.region.clone()).collect();
     let account = source.one_account(&regions)?;
-    let inventory = read(&account.read)?;
+    let inventory = read(&account.read, &steps)?;
     let marks = marks(&steps, &inventory);
+    let n_blocked = marks.iter().filter(|mark| matches!(mark, Mark::Blocked(_))).count();
     let n_missing = marks.iter().filter(|mark| **mark == Mark::Missing).count();
     for (step, mark) in steps.iter().zip(&marks) {
         match mark {
@@ -59,7 +81,7 @@ pub(super) fn apply(
     }
     if n_missing == 0 {
         say("nothing to make")?;
-        return Ok(inventory);
+        return Ok(Applied { inventory, n_blocked });
     }
     if !is_agreed {
         agree(n_missing)?;
@@ -70,7 +92,7 @@ pub(super) fn apply(
         run.step(n)?;
     }
     say(&format!("{} made", run.n_made))?;
-    run.settled()
+    Ok(Applied { inventory: run.settled()?, n_blocked })
 }
 
 /// Asks at the terminal.
@@ -90,10 +112,10 @@ fn agree(n_missing: usize) -> Result<(), Failure> {
     }
 }
 
-fn read(callers: &[Caller]) -> Result<Inventory, Failure> {
+fn read(callers: &[Caller], steps: &[Step]) -> Result<Inventory, Failure> {
     let inventory = aws_inventory::read(callers).map_err(anyhow::Error::new)?;
     let mut gaps = inventory.gaps.iter();
-    match gaps.find(|gap| NEEDED_READS.contains(&gap.operation.as_str())) {
+    match gaps.find(|gap| steps.iter().any(|step| step.make.read() == gap.operation)) {
         Some(gap) => {
             let (operation, region) = (&gap.operation, &gap.place.region);
             Err(anyhow!("ask EC2 {operation} in {region}, which --apply needs: {}", gap.why).into())
@@ -135,6 +157,7 @@ impl Run<'_> {
         for wait in WAITS {
             self.go_on()?;
             let error = match self.maker.make(step, &make) {
+                Ok(_) if make.is_awaited() => return self.awaited(n),
                 Ok(id) => return self.made(n, &id),
                 Err(error) => error,
             };
@@ -147,7 +170,7 @@ impl Run<'_> {
                 Next::Look => {
                     is_open = true;
                     say(&format!("{}: {}; reading whether it is made", step.subject, error.code))?;
-                    if let Some(id) = self.found(n)? {
+                    if let Some(id) = self.found(n, &LOOKS)? {
                         return self.made(n, &id);
                     }
                 }
@@ -162,12 +185,24 @@ impl Run<'_> {
         say(&format!("made {}: {id}", self.steps[n].subject))
     }
 
+    /// Waits until what a call has begun is there.
+    fn awaited(&mut self, n: usize) -> Result<(), Failure> {
+        let subject = &self.steps[n].subject;
+        match self.found(n, &STATES)? {
+            Some(id) => self.made(n, &id),
+            None => {
+                Err(self
+                    .failed(&format!("{subject}: EC2 has begun it, and not ended in five minutes")))
+            }
+        }
+    }
+
     /// Looks for what a call may have made: its id.
-    fn found(&self, n: usize) -> Result<Option<String>, Failure> {
-        for wait in LOOKS {
-            self.maker.wait(wait);
+    fn found(&self, n: usize, looks: &[Duration]) -> Result<Option<String>, Failure> {
+        for wait in looks {
+            self.maker.wait(*wait);
             self.go_on()?;
-            match marks(self.steps, &read(&self.read)?).swap_remove(n) {
+            match marks(self.steps, &read(&self.read, self.steps)?).swap_remove(n) {
                 Mark::Done(id) => return Ok(Some(id)),
                 Mark::Missing => {}
                 Mark::Blocked(why) => {
@@ -181,7 +216,7 @@ impl Run<'_> {
     /// Reads until EC2 shows all that was made.
     fn settled(&self) -> Result<Inventory, Failure> {
         let was_there = |mark: &Mark| matches!(mark, Mark::Done(_));
-        let mut inventory = read(&self.read)?;
+        let mut inventory = read(&self.read, self.steps)?;
         for wait in WAITS {
             let now = marks(self.steps, &inventory);
             let mut pairs = self.marks.iter().zip(&now);
@@ -190,7 +225,7 @@ impl Run<'_> {
             }
             self.maker.wait(wait);
             self.go_on()?;
-            inventory = read(&self.read)?;
+            inventory = read(&self.read, self.steps)?;
         }
         Ok(inventory)
     }

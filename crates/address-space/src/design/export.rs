@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::steps::{Make, Step, steps, subject, tags};
+use super::steps::{Make, Scope, Step, steps, subject, tags};
 use super::{Design, LaidPool, LaidSubnet, LaidVpc};
 
 /// The plan for Terraform's provider `hashicorp/aws`, in the syntax of `.tf.json` files. With the id of a scope of Amazon
@@ -91,19 +91,31 @@ fn vpc_key(pool: &LaidPool, vpc: &LaidVpc) -> String {
     format!("{}_{}", pool.name, vpc.name)
 }
 
+const HEAD: &str =
+    "#!/bin/sh\n# Makes VPCs, subnets and their reservations for prefixes.\nset -eu\n";
+/// Waits for a state, five minutes at most.
+const UNTIL_IS: &str = r#"until_is() {
+  want=$1; shift; n=0
+  until [ "$("$@")" = "$want" ]; do
+    n=$((n + 1)); [ "$n" -lt 60 ]; sleep 5
+  done
+}
+"#;
+
 /// The plan as a script for `sh`: each step as a command. It stops at the first command that fails. A second run makes
-/// everything again.
+/// everything again. With a scope of Amazon VPC IPAM, it makes pools there, from which the VPCs draw.
 #[must_use]
-pub fn commands(design: &Design) -> String {
-    let mut script =
-        "#!/bin/sh\n# Makes VPCs, subnets and their reservations for prefixes.\nset -eu\n"
-            .to_owned();
-    for (n, step) in steps(design).iter().enumerate() {
+pub fn commands(design: &Design, scope: Option<&Scope>) -> String {
+    let mut script = HEAD.to_owned();
+    if scope.is_some() {
+        script.push_str(UNTIL_IS);
+    }
+    for (n, step) in steps(design, scope).iter().enumerate() {
         // The shell knows what a step has made by the number of the step.
         let Some(make) = step.make.inside_of(|before| Some(format!("\"$id{before}\""))) else {
             continue;
         };
-        if matches!(make, Make::Vpc { .. }) {
+        if matches!(make, Make::Vpc { .. } | Make::Pool { .. }) {
             writeln!(script, "\n# {}", step.subject).expect("a String takes everything");
         }
         writeln!(script, "{}", command(n, step, &make)).expect("a String takes everything");
@@ -119,8 +131,22 @@ fn command(n: usize, step: &Step, make: &Make<String>) -> String {
         format!("--tag-specifications 'ResourceType={kind},Tags=[{}]'", pairs.join(","))
     };
     match make {
-        Make::Vpc { cidr } => format!(
-            "id{n}=$(aws ec2 create-vpc --region {region} --cidr-block {cidr} {} --query Vpc.VpcId --output text)",
+        Make::Pool { scope, locale } => format!(
+            "id{n}=$(aws ec2 create-ipam-pool --region {region} --ipam-scope-id {scope} --address-family ipv4 \
+             --locale {locale} {} --query IpamPool.IpamPoolId --output text)\n\
+             until_is create-complete aws ec2 describe-ipam-pools --region {region} --ipam-pool-ids \"$id{n}\" \
+             --query 'IpamPools[0].State' --output text",
+            tags("ipam-pool")
+        ),
+        Make::PoolRange { pool, cidr } => format!(
+            "id{n}={pool}\n\
+             aws ec2 provision-ipam-pool-cidr --region {region} --ipam-pool-id {pool} --cidr {cidr}\n\
+             until_is provisioned aws ec2 get-ipam-pool-cidrs --region {region} --ipam-pool-id {pool} \
+             --query \"IpamPoolCidrs[?Cidr=='{cidr}'].State\" --output text"
+        ),
+        Make::Vpc { pool, cidr } => format!(
+            "id{n}=$(aws ec2 create-vpc --region {region} --cidr-block {cidr}{} {} --query Vpc.VpcId --output text)",
+            pool.as_ref().map_or(String::new(), |pool| format!(" --ipv4-ipam-pool-id {pool}")),
             tags("vpc")
         ),
         Make::Subnet { vpc, zone, cidr } => format!(

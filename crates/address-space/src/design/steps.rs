@@ -6,7 +6,7 @@ use ipam::call::{CallError, CallErrorKind};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{Design, LaidPool};
-use crate::inventory::{Inventory, ReservationKind, Subnet, Tags, Vpc};
+use crate::inventory::{Inventory, Pool, ReservationKind, Subnet, Tags, Vpc};
 use crate::span::Span;
 use crate::subnet::v4;
 
@@ -14,18 +14,23 @@ use crate::subnet::v4;
 /// step's subject.
 pub const PLAN_TAG: &str = "tidepool/plan";
 
-/// Calls without which nobody knows what is there.
-pub const NEEDED_READS: [&str; 3] =
-    ["DescribeVpcs", "DescribeSubnets", "GetSubnetCidrReservations"];
-
+/// A scope of Amazon VPC IPAM to make pools in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// Its id: `ipam-scope-0123456789abcdef0`.
+    pub id: String,
+    /// The home Region of its IPAM.
+    pub region: String,
+}
 /// One thing to make, by one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// What the plan calls it: `pool/vpc`, `pool/vpc/subnet`, and for a reservation the range behind that.
+    /// What the plan calls it: `pool`, `pool/vpc`, `pool/vpc/subnet`, and for a reservation and the range of a pool that
+    /// range behind it.
     pub subject: String,
     /// The Region to make it in.
     pub region: String,
-    /// The tags to make it with. Empty for a reservation, which its range marks.
+    /// The tags to make it with. Empty for a reservation and the range of a pool, which the range marks.
     pub tags: Tags,
     /// What to make. It names a step before this one.
     pub make: Make<usize>,
@@ -34,8 +39,24 @@ pub struct Step {
 /// What a step makes, inside of a `P`: a step that comes before, or its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Make<P> {
+    /// A pool of Amazon VPC IPAM.
+    Pool {
+        /// The scope to make it in.
+        scope: String,
+        /// The Region that it serves.
+        locale: String,
+    },
+    /// A range of a pool. Once it is there, its id is the pool's: who draws from the pool needs both.
+    PoolRange {
+        /// Its pool.
+        pool: P,
+        /// The range.
+        cidr: Ipv4Net,
+    },
     /// A VPC.
     Vpc {
+        /// The range of the pool that it draws from.
+        pool: Option<P>,
         /// Its range.
         cidr: Ipv4Net,
     },
@@ -61,7 +82,14 @@ impl<P> Make<P> {
     /// The same with what `found` gives for the step before; `None` if it gives nothing.
     pub fn inside_of<Q>(&self, found: impl FnOnce(&P) -> Option<Q>) -> Option<Make<Q>> {
         Some(match self {
-            Self::Vpc { cidr } => Make::Vpc { cidr: *cidr },
+            Self::Pool { scope, locale } => {
+                Make::Pool { scope: scope.clone(), locale: locale.clone() }
+            }
+            Self::PoolRange { pool, cidr } => Make::PoolRange { pool: found(pool)?, cidr: *cidr },
+            Self::Vpc { pool: None, cidr } => Make::Vpc { pool: None, cidr: *cidr },
+            Self::Vpc { pool: Some(pool), cidr } => {
+                Make::Vpc { pool: Some(found(pool)?), cidr: *cidr }
+            }
             Self::Subnet { vpc, zone, cidr } => {
                 Make::Subnet { vpc: found(vpc)?, zone: zone.clone(), cidr: *cidr }
             }
@@ -75,9 +103,36 @@ impl<P> Make<P> {
     #[must_use]
     pub fn operation(&self) -> &'static str {
         match self {
+            Self::Pool { .. } => "CreateIpamPool",
+            Self::PoolRange { .. } => "ProvisionIpamPoolCidr",
             Self::Vpc { .. } => "CreateVpc",
             Self::Subnet { .. } => "CreateSubnet",
             Self::Reservation { .. } => "CreateSubnetCidrReservation",
+        }
+    }
+
+    /// The read of EC2 that shows whether it is there.
+    #[must_use]
+    pub fn read(&self) -> &'static str {
+        match self {
+            Self::Pool { .. } => "DescribeIpamPools",
+            Self::PoolRange { .. } => "GetIpamPoolCidrs",
+            Self::Vpc { .. } => "DescribeVpcs",
+            Self::Subnet { .. } => "DescribeSubnets",
+            Self::Reservation { .. } => "GetSubnetCidrReservations",
+        }
+    }
+
+    /// Whether it is there only some time after EC2 has answered.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        match self {
+            Self::PoolRange { .. } => true,
+            // A call that needs one of these too early is refused, and repeated.
+            Self::Pool { .. }
+            | Self::Vpc { .. }
+            | Self::Subnet { .. }
+            | Self::Reservation { .. } => false,
         }
     }
 
@@ -85,18 +140,22 @@ impl<P> Make<P> {
     #[must_use]
     pub fn what(&self) -> String {
         match self {
-            Self::Vpc { cidr } => format!("VPC {cidr}"),
+            Self::Pool { scope, locale } => format!("pool for {locale} in {scope}"),
+            Self::PoolRange { cidr, .. } => format!("range {cidr} of the pool"),
+            Self::Vpc { cidr, .. } => format!("VPC {cidr}"),
             Self::Subnet { zone, cidr, .. } => format!("subnet {cidr} in {zone}"),
             Self::Reservation { cidr, .. } => format!("reservation of {cidr} for prefixes"),
         }
     }
 }
 
-/// All steps of a plan. A step comes after the one that it is inside of.
+/// All steps of a plan. A step comes after the one that it is inside of. With a scope of Amazon VPC IPAM, pools become
+/// pools there, from which the VPCs draw.
 #[must_use]
-pub fn steps(design: &Design) -> Vec<Step> {
+pub fn steps(design: &Design, scope: Option<&Scope>) -> Vec<Step> {
     let mut steps = vec![];
     for pool in &design.pools {
+        let drawn = scope.map(|scope| pool_steps(&mut steps, pool, scope));
         let mut add = |subject: String, tags: Tags, make| {
             steps.push(Step { subject, region: pool.region.clone(), tags, make });
             steps.len() - 1
@@ -104,7 +163,7 @@ pub fn steps(design: &Design) -> Vec<Step> {
         for laid in &pool.vpcs {
             let subject = subject(pool, &laid.name);
             let own = tags(pool, &laid.name, &subject);
-            let vpc = add(subject.clone(), own, Make::Vpc { cidr: laid.cidr });
+            let vpc = add(subject.clone(), own, Make::Vpc { pool: drawn, cidr: laid.cidr });
             for laid in &laid.subnets {
                 let subject = format!("{subject}/{}", laid.name);
                 let own = tags(pool, &laid.name, &subject);
@@ -118,6 +177,18 @@ pub fn steps(design: &Design) -> Vec<Step> {
         }
     }
     steps
+}
+
+/// Adds the steps of a pool, and gives the one of its range.
+fn pool_steps(steps: &mut Vec<Step>, pool: &LaidPool, scope: &Scope) -> usize {
+    let mut add = |subject: String, tags, make| {
+        steps.push(Step { subject, region: scope.region.clone(), tags, make });
+        steps.len() - 1
+    };
+    let own = Make::Pool { scope: scope.id.clone(), locale: pool.region.clone() };
+    let id = add(pool.name.clone(), tags(pool, &pool.name, &pool.name), own);
+    let range = Make::PoolRange { pool: id, cidr: pool.cidr };
+    add(format!("{} {}", pool.name, pool.cidr), Tags::new(), range)
 }
 
 /// `pool/vpc`.
@@ -158,7 +229,15 @@ pub fn marks(steps: &[Step], inventory: &Inventory) -> Vec<Mark> {
     let mut marks: Vec<Mark> = Vec::with_capacity(steps.len());
     for step in steps {
         let mark = match &step.make {
-            Make::Vpc { cidr } => vpc_mark(step, *cidr, inventory),
+            Make::Pool { scope, locale } => pool_mark(step, scope, locale, inventory),
+            Make::PoolRange { pool, cidr } => inside(&marks[*pool], |pool| {
+                let own = inventory.pools.iter().find(|one| one.id == pool);
+                own.map_or(Mark::Missing, |own| range_mark(*cidr, own))
+            }),
+            Make::Vpc { pool, cidr } => match (vpc_mark(step, *cidr, inventory), pool) {
+                (Mark::Missing, Some(pool)) => inside(&marks[*pool], |_| Mark::Missing),
+                (mark, _) => mark,
+            },
             Make::Subnet { vpc, zone, cidr } => {
                 inside(&marks[*vpc], |vpc| subnet_mark(step, vpc, zone, *cidr, inventory))
             }
@@ -178,6 +257,29 @@ fn inside(outer: &Mark, mark: impl FnOnce(&str) -> Mark) -> Mark {
         Mark::Done(id) => mark(id),
         Mark::Missing => Mark::Missing,
         Mark::Blocked(_) => Mark::Blocked("what it belongs to is not as planned".to_owned()),
+    }
+}
+
+fn pool_mark(step: &Step, scope: &str, locale: &str, inventory: &Inventory) -> Mark {
+    let own = |pool: &&Pool| pool.scope == scope && is_it(&pool.tags, &step.subject);
+    let found: Vec<_> = inventory.pools.iter().filter(own).collect();
+    match &found[..] {
+        [] => Mark::Missing,
+        [one] if one.locale.as_deref() == Some(locale) => Mark::Done(one.id.clone()),
+        [one] => Mark::Blocked(format!("{} is not for {locale}", one.id)),
+        [one, two, ..] => Mark::Blocked(format!("{} and {} have its name", one.id, two.id)),
+    }
+}
+
+fn range_mark(cidr: Ipv4Net, pool: &Pool) -> Mark {
+    let contains = |net: &IpNet| v4(*net).is_some_and(|net| net.contains(&cidr));
+    let overlaps = |net: &&IpNet| v4(**net).is_some_and(|net| overlap(net, cidr));
+    if pool.cidrs.iter().any(contains) {
+        return Mark::Done(pool.id.clone());
+    }
+    match pool.cidrs.iter().find(overlaps) {
+        Some(net) => Mark::Blocked(format!("{} has {net}, which overlaps {cidr}", pool.id)),
+        None => Mark::Missing,
     }
 }
 
@@ -263,7 +365,14 @@ pub enum Next {
 #[must_use]
 pub fn after(error: &CallError, is_open: bool) -> Next {
     // EC2 answers from several places. One of them may not know the VPC or subnet yet that it has just made.
-    if matches!(&*error.code, "InvalidVpcID.NotFound" | "InvalidSubnetID.NotFound") {
+    // `IncorrectState` is a pool that is still being made.
+    if matches!(
+        &*error.code,
+        "InvalidVpcID.NotFound"
+            | "InvalidSubnetID.NotFound"
+            | "InvalidIpamPoolId.NotFound"
+            | "IncorrectState"
+    ) {
         return Next::Repeat;
     }
     match error.kind {
