@@ -1,4 +1,5 @@
-//! Makes the pools, VPCs and subnets of a plan at EC2, one call at a time. It has no call that changes or deletes what is there.
+//! Makes the pools, VPCs and subnets of a plan at EC2, one call at a time. It has no call that
+//! changes or deletes what is there.
 //!
 //! It must not know which steps a plan has, which of them are done, or what follows a call that fails.
 

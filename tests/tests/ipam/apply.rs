@@ -286,7 +286,7 @@ async fn what_is_in_the_way_stays_and_is_named() -> Result<()> {
     let before = changes(&desk).await?;
     let (code, stderr) = apply(&desk, &plan).await?;
     ensure!(
-        code == 6 && stderr.contains("1 steps are not made; stderr says why"),
+        code == 6 && stderr.contains("steps that are not made: 1; stderr says why"),
         "{code}: {stderr}"
     );
     assert_eq!(changes(&desk).await?, before);

@@ -13,7 +13,7 @@ use anyhow::{Context as _, anyhow};
 use aws::Caller;
 use aws_apply::Maker;
 use command_line::{Exit, Failure, printable};
-use ipam::call::{CallError, CallErrorKind};
+use ipam::call::CallError;
 
 use super::source::Source;
 
@@ -190,10 +190,7 @@ impl Run<'_> {
         let subject = &self.steps[n].subject;
         match self.found(n, &STATES)? {
             Some(id) => self.made(n, &id),
-            None => {
-                Err(self
-                    .failed(&format!("{subject}: EC2 has begun it, and not ended in five minutes")))
-            }
+            None => Err(self.failed(&format!("{subject}: EC2 has not ended it in five minutes"))),
         }
     }
 
@@ -241,8 +238,9 @@ impl Run<'_> {
     fn stopped(&self, step: &Step, error: &CallError) -> Failure {
         let operation = step.make.operation();
         let tags = if step.tags.is_empty() { "" } else { " and ec2:CreateTags" };
-        let cure = match error.kind {
-            CallErrorKind::AccessDenied => format!("; it needs ec2:{operation}{tags}"),
+        // Other codes of this kind are about the credentials.
+        let cure = match &*error.code {
+            "UnauthorizedOperation" | "AccessDenied" => format!("; it needs ec2:{operation}{tags}"),
             _ => String::new(),
         };
         self.failed(&format!("{operation} of {}: {error}{cure}", shown(step)))

@@ -1,4 +1,5 @@
-//! `tidepool ipam plan`: a plan in a file is laid out, checked, shown, compared with what is there, exported, and carried out.
+//! `tidepool ipam plan`: a plan in a file is laid out, checked, shown, compared with what is there, exported, and
+//! carried out.
 
 mod table;
 
@@ -116,9 +117,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         differences.iter().filter(|one| !matches!(one.kind, Kind::Same | Kind::Unplanned)).count();
     match (n, n_blocked) {
         (0, 0) => Ok(()),
-        (0, n) => {
-            Err(Failure::new(Exit::Differs, format!("{n} steps are not made; stderr says why")))
-        }
+        (0, n) => Err(Failure::new(
+            Exit::Differs,
+            format!("steps that are not made: {n}; stderr says why"),
+        )),
         (n, _) => Err(Failure::new(Exit::Differs, format!("{n} differences from the plan"))),
     }
 }

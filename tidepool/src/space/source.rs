@@ -97,16 +97,11 @@ impl Source {
     /// The one account in each of these Regions, to change it. `--region` adds to what is read alone.
     ///
     /// # Errors
-    /// If the inventory comes from a file, or several accounts are named.
+    /// If several accounts are named, or a setting is wrong.
     pub(crate) fn one_account(&self, regions: &BTreeSet<String>) -> Result<OneAccount, Failure> {
-        let usage = |why: &str| Err(Failure::new(Exit::Usage, why.to_owned()));
-        if self.from.is_some() || self.save.is_some() {
-            return usage(
-                "--apply reads what is there by itself, so it takes neither --from nor --save",
-            );
-        }
         if self.profile.len() + self.role.len() > 1 {
-            return usage("--apply works in one account: give one --profile or one --role");
+            let why = "--apply works in one account: give one --profile or one --role";
+            return Err(Failure::new(Exit::Usage, why.to_owned()));
         }
         let all: BTreeSet<_> = self.region.iter().chain(regions).cloned().collect();
         let callers =
