@@ -163,3 +163,19 @@ fn tags(step: &Step, kind: ResourceType) -> TagSpecification {
     let tags = step.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build());
     TagSpecification::builder().resource_type(kind).set_tags(Some(tags.collect())).build()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_is_that_of_the_thing() {
+        let own = token(&["ipam-pool-1", "10.0.0.0/8"]);
+        assert_eq!(own, token(&["ipam-pool-1", "10.0.0.0/8"]));
+        for other in [["ipam-pool-2", "10.0.0.0/8"], ["ipam-pool-11", "0.0.0.0/8"]] {
+            assert_ne!(own, token(&other));
+        }
+        // EC2 remembers tokens of earlier versions: the hash stays as it is.
+        assert_eq!(token(&["a"]), "tidepool-089be207b544f1e4");
+    }
+}
