@@ -26,6 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("address-space", &["ipam"]),
     ("agent", &["datapath", "failpoint", "ipam", "otlp", "proto", "trace-context"]),
     ("aws", &["ipam", "mac", "service-url"]),
+    ("aws-apply", &["address-space", "aws", "ipam"]),
     ("aws-inventory", &["address-space", "aws", "ipam"]),
     ("cni", &[]),
     ("cni-plugin", &["cni", "datapath", "failpoint", "log-file", "proto", "trace-context"]),
@@ -70,6 +71,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "address-space",
             "aws",
+            "aws-apply",
             "aws-inventory",
             "command-line",
             "ipam",

@@ -1,5 +1,6 @@
 //! `tidepool ipam`: an organisation's address space, from EC2 or from a file.
 
+mod apply;
 mod audit;
 mod cost;
 mod need;

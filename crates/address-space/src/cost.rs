@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn bill_is_by_vpc_cluster_and_node() {
-        let inventory = Inventory::parse(r#"{"version": 1, "inventory": {
+        let inventory = Inventory::parse(r#"{"version": 2, "inventory": {
             "subnets": [{"id": "subnet-a", "vpc": "vpc-a", "place": {"account": "1", "region": "r"}, "zone": "z", "cidr": null}],
             "interfaces": [
                 {"id": "eni-1", "subnet": "subnet-a", "kind": "interface", "attachment": {"instance": "i-1", "device_index": 0},

@@ -6,6 +6,7 @@ pub mod diff;
 pub mod export;
 mod intent;
 mod layout;
+pub mod steps;
 
 use ipnet::Ipv4Net;
 use serde::Serialize;

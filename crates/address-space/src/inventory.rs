@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 /// The version of the file. It goes up with every new key, since a reader refuses what it does not know.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Tags by key.
 pub type Tags = BTreeMap<String, String>;
@@ -213,6 +213,9 @@ pub struct Pool {
     /// What is taken from it.
     #[serde(default)]
     pub allocations: Vec<Allocation>,
+    /// Its own tags.
+    #[serde(default)]
+    pub tags: Tags,
 }
 
 /// The rules of a [`Pool`].
@@ -361,11 +364,11 @@ mod tests {
             assert!(chain.contains(expect), "{text}: {chain}");
         };
         check("{}", "missing field `version`");
-        check(r#"{"version": 2, "tomorrow": {}}"#, "version 2, and this program reads version 1");
-        check(r#"{"version": 1, "inventory": {"vpc": []}}"#, "unknown field `vpc`");
+        check(r#"{"version": 3, "tomorrow": {}}"#, "version 3, and this program reads version 2");
+        check(r#"{"version": 2, "inventory": {"vpc": []}}"#, "unknown field `vpc`");
         let vpc = |id: &str, cidr: &str| {
             format!(
-                r#"{{"version": 1, "inventory": {{"vpcs": [{{"id": "{id}", "cidrs": ["{cidr}"],
+                r#"{{"version": 2, "inventory": {{"vpcs": [{{"id": "{id}", "cidrs": ["{cidr}"],
                     "place": {{"account": "1", "region": "r"}}}}]}}}}"#
             )
         };

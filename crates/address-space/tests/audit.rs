@@ -9,7 +9,7 @@ use address_space::{Pods, Quotas, nodes};
 use serde_json::{Value, json};
 
 fn inventory(lists: Value) -> Inventory {
-    Inventory::parse(&json!({"version": 1, "inventory": lists}).to_string()).unwrap()
+    Inventory::parse(&json!({"version": 2, "inventory": lists}).to_string()).unwrap()
 }
 
 fn options() -> Options {

@@ -6,7 +6,10 @@ use std::collections::BTreeSet;
 
 use address_space::design::diff::diff;
 use address_space::design::export::{commands, terraform};
+use address_space::design::steps::{Make, Mark, Next, Scope, after, marks, steps};
 use address_space::design::{Design, Intent, NodeNeed, lay_out};
+use address_space::inventory::{Inventory, Reservation, ReservationKind};
+use ipam::call::{CallError, CallErrorKind};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -90,7 +93,7 @@ fn what_cannot_be_is_a_failure_with_a_cure() {
 fn commands_and_terraform_name_every_range_once() {
     let design =
         laid(plan(&[pool("eu", &[vpc("shop", &[cluster("blue", 4), cluster("red", 4)])])]));
-    let script = commands(&design);
+    let script = commands(&design, None);
     let terraform = terraform(&design, Some("ipam-scope-1"));
     let resource = |kind: &str| terraform["resource"][kind].as_object().unwrap().len();
     assert_eq!(
@@ -117,7 +120,7 @@ fn commands_and_terraform_name_every_range_once() {
     }
     assert!(
         script.contains(
-            "Tags=[{Key=Name,Value=shop},{Key=environment,Value=prod},{Key=pool,Value=eu}]"
+            "Tags=[{Key=Name,Value=shop},{Key=environment,Value=prod},{Key=pool,Value=eu},{Key=tidepool/plan,Value=eu/shop}]"
         )
     );
 }
@@ -171,6 +174,165 @@ fn difference_names_what_is_missing_and_what_collides() {
         },
         &[("unplanned", "vpc-other")],
     );
+}
+
+/// A range that EC2 has reserved in a subnet.
+fn reservation(cidr: ipnet::Ipv4Net, kind: ReservationKind) -> Reservation {
+    Reservation { cidr: cidr.into(), kind }
+}
+
+/// What is there once all of the design is made.
+fn made(design: &Design) -> Inventory {
+    let mut inventory = design.inventory();
+    let planned = design.pools[0].vpcs[0].subnets.iter();
+    for (real, planned) in inventory.subnets.iter_mut().zip(planned) {
+        let ranges = planned.for_prefixes.iter();
+        real.reservations =
+            ranges.map(|cidr| reservation(*cidr, ReservationKind::Prefix)).collect();
+    }
+    inventory
+}
+
+#[test]
+fn step_is_done_missing_or_blocked() {
+    let mut one_zone = vpc("shop", &[cluster("blue", 4)]);
+    one_zone["zones"] = json!(["a"]);
+    let design = laid(plan(&[pool("eu", &[one_zone])]));
+    let steps = steps(&design, None);
+    // The VPC, its subnet, and the first two reservations.
+    let check = |change: &dyn Fn(&mut Inventory), expect: [&str; 4]| {
+        let mut inventory = made(&design);
+        change(&mut inventory);
+        let found = marks(&steps, &inventory);
+        for (mark, expect) in found.iter().zip(expect) {
+            let text = match mark {
+                Mark::Done(_) => "done",
+                Mark::Missing => "missing",
+                Mark::Blocked(why) => why.as_str(),
+            };
+            assert!(text.contains(expect), "{text}, not {expect}: {found:?}");
+        }
+    };
+    const ALL: [&str; 4] = ["done"; 4];
+    const NONE: [&str; 4] = ["missing"; 4];
+    const PART: &str = "belongs to";
+    let range = |text: &str| text.parse::<ipnet::Ipv4Net>().unwrap();
+    let tag = |value: &str| [("tidepool/plan".to_owned(), value.to_owned())];
+    check(&|_| {}, ALL);
+    check(&|real| *real = Inventory::default(), NONE);
+    check(&|real| real.subnets.clear(), ["done", "missing", "missing", "missing"]);
+    check(&|real| real.subnets[0].reservations.truncate(1), ["done", "done", "done", "missing"]);
+    // By its own tag, whatever its name is now; and not if it is another's.
+    check(
+        &|real| {
+            real.vpcs[0].tags = tag("eu/shop").into();
+        },
+        ALL,
+    );
+    check(&|real| real.vpcs[0].tags.extend(tag("us/shop")), ["which overlaps", PART, PART, PART]);
+    check(&|real| real.vpcs[0].tags.clear(), ["which overlaps", PART, PART, PART]);
+    check(
+        &|real| real.vpcs[0].cidrs = vec![range("10.99.0.0/16").into()],
+        ["10.99.0.0/16 where", PART, PART, PART],
+    );
+    check(
+        &|real| {
+            let mut second = real.vpcs[0].clone();
+            second.id = "vpc-second".try_into().unwrap();
+            real.vpcs.push(second);
+        },
+        ["vpc-eu-shop and vpc-second have", PART, PART, PART],
+    );
+    check(
+        &|real| real.subnets[0].zone = "eu-central-1b".to_owned(),
+        ["done", "eu-central-1b where eu-central-1a is planned", PART, PART],
+    );
+    check(
+        &|real| real.subnets[0].reservations[0].kind = ReservationKind::Explicit,
+        ["done", "done", "which overlaps", "done"],
+    );
+}
+
+#[test]
+fn pool_is_found_by_scope_and_tag() {
+    let design = laid(plan(&[pool("eu", &[vpc("shop", &[])])]));
+    let scope = Scope { id: "ipam-scope-1".to_owned(), region: "us-east-1".to_owned() };
+    let steps = steps(&design, Some(&scope));
+    let regions: Vec<_> = steps.iter().map(|step| step.region.as_str()).collect();
+    assert_eq!(regions, ["us-east-1", "us-east-1", "eu-central-1"]);
+    let check = |change: &dyn Fn(&mut Vec<address_space::inventory::Pool>), expect: [&str; 3]| {
+        let mut real = vec![address_space::inventory::Pool {
+            id: "ipam-pool-1".to_owned(),
+            place: address_space::inventory::Place::default(),
+            scope: scope.id.clone(),
+            source: None,
+            locale: Some("eu-central-1".to_owned()),
+            rules: address_space::inventory::PoolRules::default(),
+            cidrs: vec![design.pools[0].cidr.into()],
+            allocations: vec![],
+            tags: [("tidepool/plan".to_owned(), "eu".to_owned())].into(),
+        }];
+        change(&mut real);
+        let inventory = Inventory { pools: real, ..Inventory::default() };
+        for (mark, expect) in marks(&steps, &inventory).iter().zip(expect) {
+            let text = format!("{mark:?}");
+            assert!(text.contains(expect), "{text}, not {expect}");
+        }
+    };
+    const ID: &str = "Done(\"ipam-pool-1\")";
+    check(&|_| {}, [ID, ID, "Missing"]);
+    check(&|real| real.clear(), ["Missing", "Missing", "Missing"]);
+    check(&|real| real[0].scope = "ipam-scope-2".to_owned(), ["Missing", "Missing", "Missing"]);
+    check(&|real| real[0].cidrs.clear(), [ID, "Missing", "Missing"]);
+    check(&|real| real[0].locale = None, ["is not for eu-central-1", "Blocked", "Blocked"]);
+    check(
+        &|real| {
+            let mut second = real[0].clone();
+            second.id = "ipam-pool-2".to_owned();
+            real.push(second);
+        },
+        ["ipam-pool-1 and ipam-pool-2", "Blocked", "Blocked"],
+    );
+    let half =
+        ipnet::Ipv4Net::new(design.pools[0].cidr.network(), design.pools[0].cidr.prefix_len() + 1)
+            .unwrap();
+    check(&|real| real[0].cidrs = vec![half.into()], [ID, "which overlaps", "Blocked"]);
+}
+
+#[test]
+fn failed_call_is_repeated_only_if_nothing_is_made() {
+    let check = |code: &str, kind, is_open, expect| {
+        let error = CallError { kind, code: code.to_owned(), message: String::new() };
+        assert_eq!(after(&error, is_open), expect, "{code} {kind:?} {is_open}");
+    };
+    for is_open in [false, true] {
+        check("RequestLimitExceeded", CallErrorKind::Throttled, is_open, Next::Repeat);
+        check("InvalidVpcID.NotFound", CallErrorKind::Lasting, is_open, Next::Repeat);
+        check("InternalError", CallErrorKind::OutcomeUnknown, is_open, Next::Look);
+        check("UnauthorizedOperation", CallErrorKind::AccessDenied, is_open, Next::Stop);
+    }
+    check("InvalidSubnet.Conflict", CallErrorKind::Lasting, false, Next::Stop);
+    check("InvalidSubnet.Conflict", CallErrorKind::Lasting, true, Next::Look);
+}
+
+#[test]
+fn step_comes_after_what_it_is_inside_of() {
+    let design = laid(plan(&[pool(
+        "eu",
+        &[vpc("a", &[cluster("blue", 4)]), vpc("b", &[cluster("blue", 4)])],
+    )]));
+    let steps = steps(&design, None);
+    for (n, step) in steps.iter().enumerate() {
+        let before = match &step.make {
+            Make::Vpc { .. } | Make::Pool { .. } => continue,
+            Make::PoolRange { pool, .. } => *pool,
+            Make::Subnet { vpc, .. } => *vpc,
+            Make::Reservation { subnet, .. } => *subnet,
+        };
+        assert!(before < n && step.subject.starts_with(&steps[before].subject), "{step:?}");
+    }
+    let subjects: BTreeSet<_> = steps.iter().map(|step| &step.subject).collect();
+    assert_eq!(subjects.len(), steps.len(), "two steps have one subject");
 }
 
 proptest! {

@@ -1,10 +1,10 @@
 //! The pools of Amazon VPC IPAM, where there are any and they may be read.
 
 use address_space::inventory::{Allocation, Inventory, Place, Pool, PoolRules};
-use aws_sdk_ec2::types::{IpamPool, IpamPoolAllocation, IpamPoolCidrState};
+use aws_sdk_ec2::types::{IpamPool, IpamPoolAllocation, IpamPoolCidrState, IpamPoolState};
 
 use crate::ReadError;
-use crate::answer::{BadField, owned, parse};
+use crate::answer::{BadField, owned, parse, tags};
 use crate::ask::{PAGE_SIZE, Question, all};
 
 impl Question {
@@ -13,7 +13,8 @@ impl Question {
         let pools = self.client.describe_ipam_pools().into_paginator().page_size(PAGE_SIZE);
         let answer = all(pools.items().send()).await;
         let lost = "Amazon VPC IPAM is not used here, or may not be read: pools and their rules are left out";
-        let Some(pools) = self.may(inventory, operation, lost, answer) else { return Ok(()) };
+        let Some(mut pools) = self.may(inventory, operation, lost, answer) else { return Ok(()) };
+        pools.retain(|pool| pool.state() != Some(&IpamPoolState::DeleteComplete));
         let mut pools = self.read(operation, &pools, pool)?;
         // Other Regions of the IPAM may show the pool too. Only its home answers about it.
         pools.retain(|pool| pool.place.region == self.region);
@@ -47,8 +48,8 @@ impl Question {
 fn pool(pool: &IpamPool) -> Result<Pool, BadField> {
     let length = |bits: Option<i32>| bits.and_then(|bits| u8::try_from(bits).ok());
     let scope = owned("ipamScopeArn", pool.ipam_scope_arn())?;
-    let tags = pool.allocation_resource_tags().iter();
-    let tags = tags.filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())));
+    let wanted = pool.allocation_resource_tags().iter();
+    let wanted = wanted.filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())));
     Ok(Pool {
         id: owned("ipamPoolId", pool.ipam_pool_id())?,
         place: Place {
@@ -62,10 +63,11 @@ fn pool(pool: &IpamPool) -> Result<Pool, BadField> {
         rules: PoolRules {
             min_netmask: length(pool.allocation_min_netmask_length()),
             max_netmask: length(pool.allocation_max_netmask_length()),
-            tags: tags.collect(),
+            tags: wanted.collect(),
         },
         cidrs: vec![],
         allocations: vec![],
+        tags: tags(pool.tags()),
     })
 }
 

@@ -103,6 +103,14 @@ where
     }
 }
 
+/// The error of a call of `action`, in `ipam`'s kinds: for callers with a client of their own.
+pub fn call_error<E>(action: &str, error: SdkError<E, HttpResponse>) -> CallError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    Failure::from(error).of(action)
+}
+
 /// An answer with an error status, or a success that could not be read.
 fn answered<E: ProvideErrorMetadata + Error + 'static>(status: u16, error: &E) -> Failure {
     let Some(code) = error.code() else {

@@ -16,6 +16,7 @@ mod trust;
 pub use classify::classify;
 pub use connect::{Caller, Identity, connect};
 pub use ec2::{ConnectOptions, Ec2};
+pub use failure::call_error;
 pub use http::{ConnectError, Post, Proxies};
 pub use imds::{Imds, ImdsError, NodeFacts, ShownEni};
 pub use limits::instance_limits;

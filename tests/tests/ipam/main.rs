@@ -1,5 +1,6 @@
 //! `tidepool ipam` against a simulated EC2 with an address space that has faults.
 
+mod apply;
 mod canned_aws;
 
 use std::path::{Path, PathBuf};

@@ -74,3 +74,19 @@ fn policy_of_the_desk_grants_the_reads_that_it_makes() {
     let document = text_of(&texts, "docs/ipam.md");
     assert_eq!(actions(block(document, "json")), called, "the policy in docs/ipam.md");
 }
+
+#[test]
+fn policy_of_apply_grants_what_it_makes_and_no_change() {
+    let texts = texts();
+    let called = called(&texts, "crates/aws-apply/src/");
+    assert!(called.contains("CreateVpc"), "{called:?}");
+    assert!(
+        called
+            .iter()
+            .all(|action| ["Create", "Provision"].iter().any(|verb| action.starts_with(verb))),
+        "{called:?}"
+    );
+    let document = text_of(&texts, "docs/ipam.md");
+    let (_, after) = document.split_once("## A plan\n").unwrap();
+    assert_eq!(actions(block(after, "json")), called, "the policy of --apply in docs/ipam.md");
+}

@@ -1,5 +1,6 @@
 //! Where an inventory comes from, a file or EC2, and where it is saved.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -38,6 +39,14 @@ pub(crate) struct Source {
     /// Where EC2 listens if not at the Region's own address, such as that of vpc-sim.
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
+}
+
+/// An account, in several Regions.
+pub(crate) struct OneAccount {
+    /// Where what is there is read.
+    pub(crate) read: Vec<Caller>,
+    /// Where something may be made.
+    pub(crate) write: Vec<Caller>,
 }
 
 /// How many pods use addresses of a node. EC2 does not know.
@@ -80,6 +89,27 @@ impl Source {
 
     /// Each account in each Region.
     fn callers(&self) -> Result<Vec<Caller>, Failure> {
+        let regions = self.region.iter().cloned().map(Some);
+        let regions: Vec<_> = regions.collect();
+        self.callers_in(if regions.is_empty() { vec![None] } else { regions })
+    }
+
+    /// The one account in each of these Regions, to change it. `--region` adds to what is read alone.
+    ///
+    /// # Errors
+    /// If several accounts are named, or a setting is wrong.
+    pub(crate) fn one_account(&self, regions: &BTreeSet<String>) -> Result<OneAccount, Failure> {
+        if self.profile.len() + self.role.len() > 1 {
+            let why = "--apply works in one account: give one --profile or one --role";
+            return Err(Failure::new(Exit::Usage, why.to_owned()));
+        }
+        let all: BTreeSet<_> = self.region.iter().chain(regions).cloned().collect();
+        let callers =
+            |regions: BTreeSet<String>| self.callers_in(regions.into_iter().map(Some).collect());
+        Ok(OneAccount { read: callers(all)?, write: callers(regions.clone())? })
+    }
+
+    fn callers_in(&self, regions: Vec<Option<String>>) -> Result<Vec<Caller>, Failure> {
         let settings = Settings::from_process()?;
         let endpoint = self.endpoint.as_deref().map(|text| {
             let wrong =
@@ -98,10 +128,6 @@ impl Source {
         let mut identities: Vec<_> = profiles.chain(roles).collect();
         if identities.is_empty() {
             identities.push(Identity::Default);
-        }
-        let mut regions: Vec<_> = self.region.iter().cloned().map(Some).collect();
-        if regions.is_empty() {
-            regions.push(None);
         }
         let caller = |identity: &Identity, region: Option<String>| Caller {
             identity: identity.clone(),

@@ -3,8 +3,9 @@
 use ipnet::{IpNet, Ipv4Net};
 use serde::Serialize;
 
+use super::steps::{is_it, subject};
 use super::{Design, LaidSubnet};
-use crate::inventory::{Inventory, Subnet, Vpc, name};
+use crate::inventory::{Inventory, Subnet, Vpc};
 use crate::span::Span;
 use crate::subnet::v4;
 
@@ -49,7 +50,7 @@ impl Kind {
     }
 }
 
-/// Compares by the tag `Name` and the Region. The worst comes first.
+/// Compares by the plan's tag, or the tag `Name` where that is missing, and the Region. The worst comes first.
 #[must_use]
 pub fn diff(design: &Design, inventory: &Inventory) -> Vec<Difference> {
     let mut found = vec![];
@@ -57,12 +58,10 @@ pub fn diff(design: &Design, inventory: &Inventory) -> Vec<Difference> {
     let mut ranges: Vec<(String, Ipv4Net)> = vec![];
     for pool in &design.pools {
         for vpc in &pool.vpcs {
-            let subject = format!("{}/{}", pool.name, vpc.name);
+            let subject = subject(pool, &vpc.name);
             ranges.push((subject.clone(), vpc.cidr));
-            let is_it = |one: &&Vpc| {
-                one.place.region == pool.region && name(&one.tags, one.id.as_str()) == vpc.name
-            };
-            let real: Vec<&Vpc> = inventory.vpcs.iter().filter(is_it).collect();
+            let own = |one: &&Vpc| one.place.region == pool.region && is_it(&one.tags, &subject);
+            let real: Vec<&Vpc> = inventory.vpcs.iter().filter(own).collect();
             // Two VPCs may have one name. The one with the range is meant.
             let exact = real.iter().find(|one| one.cidrs.contains(&vpc.cidr.into()));
             let Some(real) = exact.or_else(|| real.first()) else {
@@ -98,9 +97,14 @@ fn compared(subject: String, planned: Ipv4Net, real: &[IpNet]) -> Difference {
 
 fn subnet_difference(vpc: &str, planned: &LaidSubnet, real: &[&Subnet]) -> Difference {
     let subject = format!("{vpc}/{}", planned.name);
-    let is_it = |one: &&&Subnet| name(&one.tags, one.id.as_str()) == planned.name;
-    match real.iter().find(is_it) {
+    // Two subnets may have one name. The one with the range is meant.
+    let own = || real.iter().filter(|one| is_it(&one.tags, &subject));
+    match own().find(|one| one.cidr == Some(planned.cidr)).or_else(|| own().next()) {
         None => Difference { kind: Kind::Missing, subject, what: planned.cidr.to_string() },
+        Some(one) if one.cidr == Some(planned.cidr) && one.zone != planned.zone => {
+            let what = format!("{} where {} is planned", one.zone, planned.zone);
+            Difference { kind: Kind::Differs, subject, what }
+        }
         Some(one) => compared(
             subject,
             planned.cidr,

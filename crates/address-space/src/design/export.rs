@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use super::steps::{Make, Scope, Step, steps, subject, tags};
 use super::{Design, LaidPool, LaidSubnet, LaidVpc};
 
 /// The plan for Terraform's provider `hashicorp/aws`, in the syntax of `.tf.json` files. With the id of a scope of Amazon
@@ -48,7 +49,7 @@ impl Resources {
         let provider = format!("aws.{}", pool.region);
         let own = json!({
             "provider": provider, "address_family": "ipv4", "ipam_scope_id": scope, "locale": pool.region,
-            "tags": tags(&pool.name, pool),
+            "tags": tags(pool, &pool.name, &pool.name),
         });
         self.add("aws_vpc_ipam_pool", pool.name.clone(), own);
         let id = format!("${{aws_vpc_ipam_pool.{}.id}}", pool.name);
@@ -58,7 +59,8 @@ impl Resources {
 
     fn vpc(&mut self, pool: &LaidPool, vpc: &LaidVpc, draws_from_pool: bool) {
         let mut own = json!({
-            "provider": format!("aws.{}", pool.region), "cidr_block": vpc.cidr, "tags": tags(&vpc.name, pool),
+            "provider": format!("aws.{}", pool.region), "cidr_block": vpc.cidr,
+            "tags": tags(pool, &vpc.name, &subject(pool, &vpc.name)),
         });
         if draws_from_pool {
             own["ipv4_ipam_pool_id"] = json!(format!("${{aws_vpc_ipam_pool.{}.id}}", pool.name));
@@ -72,7 +74,8 @@ impl Resources {
         let key = format!("{}_{}", vpc_key(pool, vpc), subnet.name);
         let own = json!({
             "provider": provider, "vpc_id": format!("${{aws_vpc.{}.id}}", vpc_key(pool, vpc)),
-            "availability_zone": subnet.zone, "cidr_block": subnet.cidr, "tags": tags(&subnet.name, pool),
+            "availability_zone": subnet.zone, "cidr_block": subnet.cidr,
+            "tags": tags(pool, &subnet.name, &format!("{}/{}", subject(pool, &vpc.name), subnet.name)),
         });
         let id = format!("${{aws_subnet.{key}.id}}");
         for (n, cidr) in subnet.for_prefixes.iter().enumerate() {
@@ -88,59 +91,72 @@ fn vpc_key(pool: &LaidPool, vpc: &LaidVpc) -> String {
     format!("{}_{}", pool.name, vpc.name)
 }
 
-fn tags(name: &str, pool: &LaidPool) -> BTreeMap<String, String> {
-    let own = [("Name".to_owned(), name.to_owned()), ("pool".to_owned(), pool.name.clone())];
-    own.into_iter().chain(pool.tags.iter().cloned()).collect()
+const HEAD: &str =
+    "#!/bin/sh\n# Makes VPCs, subnets and their reservations for prefixes.\nset -eu\n";
+/// Waits for a state, five minutes at most.
+const UNTIL_IS: &str = r#"until_is() {
+  want=$1; shift; n=0
+  until [ "$("$@")" = "$want" ]; do
+    n=$((n + 1)); [ "$n" -lt 60 ]; sleep 5
+  done
 }
+"#;
 
-/// The plan as a script for `sh`. It stops at the first command that fails. A second run makes everything again.
+/// The plan as a script for `sh`: each step as a command. It stops at the first command that fails. A second run makes
+/// everything again. With a scope of Amazon VPC IPAM, it makes pools there, from which the VPCs draw.
 #[must_use]
-pub fn commands(design: &Design) -> String {
-    let mut script =
-        "#!/bin/sh\n# Makes VPCs, subnets and their reservations for prefixes.\nset -eu\n"
-            .to_owned();
-    for pool in &design.pools {
-        for vpc in &pool.vpcs {
-            let region = &pool.region;
-            let tags = |kind: &str, name: &str| {
-                let pairs = tags(name, pool);
-                let pairs = pairs.iter().map(|(key, value)| format!("{{Key={key},Value={value}}}"));
-                let pairs: Vec<_> = pairs.collect();
-                format!("--tag-specifications 'ResourceType={kind},Tags=[{}]'", pairs.join(","))
-            };
-            line(&mut script, &format!("\n# {}/{}", pool.name, vpc.name));
-            line(
-                &mut script,
-                &format!(
-                    "vpc=$(aws ec2 create-vpc --region {region} --cidr-block {} {} --query Vpc.VpcId --output text)",
-                    vpc.cidr,
-                    tags("vpc", &vpc.name)
-                ),
-            );
-            for LaidSubnet { name, zone, cidr, for_prefixes, .. } in &vpc.subnets {
-                line(
-                    &mut script,
-                    &format!(
-                        "subnet=$(aws ec2 create-subnet --region {region} --vpc-id \"$vpc\" --availability-zone {zone} \
-                     --cidr-block {cidr} {} --query Subnet.SubnetId --output text)",
-                        tags("subnet", name)
-                    ),
-                );
-                for range in for_prefixes {
-                    line(
-                        &mut script,
-                        &format!(
-                            "aws ec2 create-subnet-cidr-reservation --region {region} --subnet-id \"$subnet\" --cidr {range} \
-                         --reservation-type prefix"
-                        ),
-                    );
-                }
-            }
+pub fn commands(design: &Design, scope: Option<&Scope>) -> String {
+    let mut script = HEAD.to_owned();
+    if scope.is_some() {
+        script.push_str(UNTIL_IS);
+    }
+    for (n, step) in steps(design, scope).iter().enumerate() {
+        // The shell knows what a step has made by the number of the step.
+        let Some(make) = step.make.inside_of(|before| Some(format!("\"$id{before}\""))) else {
+            continue;
+        };
+        if matches!(make, Make::Vpc { .. } | Make::Pool { .. }) {
+            writeln!(script, "\n# {}", step.subject).expect("a String takes everything");
         }
+        writeln!(script, "{}", command(n, step, &make)).expect("a String takes everything");
     }
     script
 }
 
-fn line(script: &mut String, text: &str) {
-    writeln!(script, "{text}").expect("a String takes everything");
+fn command(n: usize, step: &Step, make: &Make<String>) -> String {
+    let region = &step.region;
+    let tags = |kind: &str| {
+        let pairs = step.tags.iter().map(|(key, value)| format!("{{Key={key},Value={value}}}"));
+        let pairs: Vec<_> = pairs.collect();
+        format!("--tag-specifications 'ResourceType={kind},Tags=[{}]'", pairs.join(","))
+    };
+    match make {
+        Make::Pool { scope, locale } => format!(
+            "id{n}=$(aws ec2 create-ipam-pool --region {region} --ipam-scope-id {scope} --address-family ipv4 \
+             --locale {locale} {} --query IpamPool.IpamPoolId --output text)\n\
+             until_is create-complete aws ec2 describe-ipam-pools --region {region} --ipam-pool-ids \"$id{n}\" \
+             --query 'IpamPools[0].State' --output text",
+            tags("ipam-pool")
+        ),
+        Make::PoolRange { pool, cidr } => format!(
+            "id{n}={pool}\n\
+             aws ec2 provision-ipam-pool-cidr --region {region} --ipam-pool-id {pool} --cidr {cidr}\n\
+             until_is provisioned aws ec2 get-ipam-pool-cidrs --region {region} --ipam-pool-id {pool} \
+             --query \"IpamPoolCidrs[?Cidr=='{cidr}'].State\" --output text"
+        ),
+        Make::Vpc { pool, cidr } => format!(
+            "id{n}=$(aws ec2 create-vpc --region {region} --cidr-block {cidr}{} {} --query Vpc.VpcId --output text)",
+            pool.as_ref().map_or(String::new(), |pool| format!(" --ipv4-ipam-pool-id {pool}")),
+            tags("vpc")
+        ),
+        Make::Subnet { vpc, zone, cidr } => format!(
+            "id{n}=$(aws ec2 create-subnet --region {region} --vpc-id {vpc} --availability-zone {zone} \
+             --cidr-block {cidr} {} --query Subnet.SubnetId --output text)",
+            tags("subnet")
+        ),
+        Make::Reservation { subnet, cidr } => format!(
+            "aws ec2 create-subnet-cidr-reservation --region {region} --subnet-id {subnet} --cidr {cidr} \
+             --reservation-type prefix"
+        ),
+    }
 }
