@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ec2_model::fabric::FabricEni;
-use ipam::block::Block;
+use ipam::block::{Block, Family};
 use ipam::event::HostNat;
 use ipam::id::{AttachmentKey, EniId};
 use lab::ec2::ipam_id;
@@ -178,8 +178,12 @@ impl Simulation {
         let ours =
             enis.iter().filter(|eni| self.cloud.owner(&eni.id).is_some_and(|it| it == instance));
         // A rolled-back record takes blocks that it does not know for foreign ones. They are idle,
-        // and counted.
-        let is_left = |block: &Block| is_rolled_back && view.unused_blocks.contains(block);
+        // and counted. So does a daemon that starts with IPv6 again after EC2 has assigned a prefix late.
+        let may_be_late =
+            |block: &Block| found.needs_changed_at.is_some() && block.kind().family() == Family::V6;
+        let is_left = |block: &Block| {
+            (is_rolled_back || may_be_late(block)) && view.unused_blocks.contains(block)
+        };
         let n_left_alone = view.unused_blocks.len();
         // What a node has from the families of before, it keeps for the pods of then.
         let families = found.site.policy.families;
