@@ -32,7 +32,17 @@ const IPV6_DEADLINE: Duration = Duration::from_secs(10);
 const QUEUE_DEADLINE: Duration = Duration::from_millis(100);
 
 /// Between two polls for what the kernel does in the background.
-const POLL: Duration = Duration::from_millis(1);
+const POLL: Duration = Duration::from_micros(100);
+
+/// Waits for [`POLL`], and lets the caller's deadline pass. A timer of the runtime would take two milliseconds.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the kernel tells nobody, and each caller has a deadline"
+)]
+async fn pause() {
+    std::thread::sleep(POLL);
+    tokio::task::yield_now().await;
+}
 
 /// Makes the two ends of a pod's link, without addresses. Needs a runtime with I/O and time.
 ///
@@ -234,7 +244,7 @@ impl Sides {
     async fn until_queue(&self, wanted: &PodLink, index: u32) -> Result<(), AddPodError> {
         let queue = async {
             while self.host_end(wanted, index).await?.is_some_and(|link| !link.has_queue) {
-                tokio::time::sleep(POLL).await;
+                pause().await;
             }
             Ok(())
         };
@@ -337,7 +347,7 @@ impl Sides {
     async fn until_local(&self, address: IpAddr) -> Result<(), AddPodError> {
         let failed = |source| AddPodError::ReadAddress { address, source };
         while !route::is_local(&self.pod, address).await.map_err(failed)? {
-            tokio::time::sleep(POLL).await;
+            pause().await;
         }
         Ok(())
     }
