@@ -30,6 +30,17 @@ impl ChartError {
 ///
 /// If the drawing library fails, which is not expected.
 pub fn chart(case: &CaseReport) -> Result<String, ChartError> {
+    drawn(case, draw)
+}
+
+/// What the drawing library returns.
+pub(super) type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+/// The SVG that `draw` writes.
+pub(super) fn drawn(
+    case: &CaseReport,
+    draw: fn(&CaseReport, &mut String) -> Drawn,
+) -> Result<String, ChartError> {
     let mut svg = String::new();
     match draw(case, &mut svg) {
         Ok(()) => Ok(svg),
@@ -37,7 +48,7 @@ pub fn chart(case: &CaseReport) -> Result<String, ChartError> {
     }
 }
 
-fn draw(case: &CaseReport, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
+fn draw(case: &CaseReport, svg: &mut String) -> Drawn {
     let samples = || case.scores.iter().flat_map(|score| &score.samples);
     let last = samples().map(minutes).fold(1.0, f64::max);
     let most = samples().map(|sample| sample.held.max(sample.running)).max().unwrap_or(0);

@@ -4,7 +4,7 @@
 use plotters::prelude::*;
 
 use super::CaseReport;
-use super::chart::{ChartError, SIZE, colour};
+use super::chart::{ChartError, Drawn, SIZE, colour, drawn};
 use crate::score::share;
 use crate::yardstick::Optimum;
 
@@ -21,14 +21,10 @@ type Point = (f64, f64);
 ///
 /// If the drawing library fails, which is not expected.
 pub fn pareto_chart(case: &CaseReport) -> Result<String, ChartError> {
-    let mut svg = String::new();
-    match draw(case, &mut svg) {
-        Ok(()) => Ok(svg),
-        Err(fault) => Err(ChartError::new(&case.policy, fault.as_ref())),
-    }
+    drawn(case, draw)
 }
 
-fn draw(case: &CaseReport, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
+fn draw(case: &CaseReport, svg: &mut String) -> Drawn {
     let points = Points::of(case);
     let all = || {
         let strategies = points.strategies.iter().map(|(_, point)| point);
