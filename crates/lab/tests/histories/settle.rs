@@ -29,6 +29,23 @@ const MOMENTS: u32 = 40;
 /// At the end nothing changes for this long.
 const QUIET: Duration = Duration::from_secs(1800);
 
+impl Node {
+    /// The blocks of the ENI that the daemon must hold, if it leaves the `unused` ones alone.
+    fn held_of(&self, eni: &FabricEni, unused: &BTreeSet<Block>) -> BTreeSet<Block> {
+        let families = self.site.policy.families;
+        // What a node has from the families of before, it keeps for the pods of then.
+        let held = blocks_of(eni).filter(|block| families.serve(*block, eni.is_primary));
+        held.filter(|block| !(unused.contains(block) && self.may_leave(block))).collect()
+    }
+
+    /// A rolled-back record takes blocks that it does not know for foreign ones. So does a daemon that starts with IPv6
+    /// again after EC2 has assigned a prefix late. They are idle, and counted.
+    fn may_leave(&self, block: &Block) -> bool {
+        let may_be_late = self.needs_changed_at.is_some() && block.kind().family() == Family::V6;
+        self.is_rolled_back || may_be_late
+    }
+}
+
 impl Simulation {
     pub(super) fn settle(&mut self) -> Result<(), Violation> {
         self.clear_faults();
@@ -177,22 +194,10 @@ impl Simulation {
         let enis = self.cloud.attached(&instance, now);
         let ours =
             enis.iter().filter(|eni| self.cloud.owner(&eni.id).is_some_and(|it| it == instance));
-        // A rolled-back record takes blocks that it does not know for foreign ones. They are idle,
-        // and counted. So does a daemon that starts with IPv6 again after EC2 has assigned a prefix late.
-        let may_be_late =
-            |block: &Block| found.needs_changed_at.is_some() && block.kind().family() == Family::V6;
-        let is_left = |block: &Block| {
-            (is_rolled_back || may_be_late(block)) && view.unused_blocks.contains(block)
-        };
-        let n_left_alone = view.unused_blocks.len();
-        // What a node has from the families of before, it keeps for the pods of then.
-        let families = found.site.policy.families;
-        let serves = |eni: &FabricEni, block: &Block| families.serve(*block, eni.is_primary);
-        let kept = |eni: &FabricEni| {
-            blocks_of(eni).filter(|block| !is_left(block) && serves(eni, block)).collect()
-        };
+        let unused = &view.unused_blocks;
+        let n_left_alone = unused.len();
         let real: BTreeMap<EniId, BTreeSet<Block>> =
-            ours.map(|eni| (ipam_id(eni.id.as_str()), kept(eni))).collect();
+            ours.map(|eni| (ipam_id(eni.id.as_str()), found.held_of(eni, unused))).collect();
         // EC2 may have assigned a removed address to another ENI since.
         let is_whole = self.removed_blocks.is_empty() && self.detached_enis.is_empty();
         expect(!is_whole || held == real, "engine and EC2 differ", format!("{held:?}, {real:?}"));
